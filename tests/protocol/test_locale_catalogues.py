@@ -3,10 +3,11 @@
 
 import ast
 import importlib
-import importlib.util
+import pkgutil
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from babel.messages.catalog import Catalog
@@ -15,6 +16,10 @@ from babel.messages.pofile import read_po
 import ecot_client
 import ecot_node
 import ecot_protocol
+from ecot_protocol import domains
+from ecot_protocol.ledger.accounts import ACCOUNT_REASONS, RESERVATION_REASONS
+from ecot_protocol.ledger.entry_type import EntryType
+from ecot_protocol.ledger.reasons import COMMON_REASONS
 from ecot_protocol.locale import available_locales, choose_locale, load_catalogue, translate
 
 PACKAGES = [Path(str(package.__file__)).parent for package in (ecot_protocol, ecot_node, ecot_client)]
@@ -51,6 +56,15 @@ def list_codes_raised() -> set[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RemoteProtocolError"
     )
     return {str(arg.value) for call in calls for arg in call.args[:1] if isinstance(arg, ast.Constant)}
+
+
+def list_entry_types() -> list[EntryType[Any, Any]]:
+    """Return the entry types that stand in the modules of the domains."""
+    modules = (
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(domains.__path__, f"{domains.__name__}.")
+    )
+    return [value for module in modules for value in vars(module).values() if isinstance(value, EntryType)]
 
 
 def test_french_and_english_are_there() -> None:
@@ -110,9 +124,17 @@ def test_every_code_that_is_raised_has_a_text(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", available_locales())
-def test_every_common_reason_has_a_text(language: str) -> None:
-    reasons = importlib.import_module("ecot_protocol.ledger.reasons")
-    assert sorted(code for code in reasons.COMMON_REASONS if f"reason.{code}" not in load_catalogue(language)) == []
+def test_every_reason_that_is_declared_has_a_text(language: str) -> None:
+    declared = {code for entry_type in list_entry_types() for code in entry_type.reasons}
+    declared |= {*COMMON_REASONS, *ACCOUNT_REASONS, *RESERVATION_REASONS}
+    assert sorted(code for code in declared if f"reason.{code}" not in load_catalogue(language)) == []
+
+
+@pytest.mark.parametrize("language", available_locales())
+def test_every_entry_type_has_a_text(language: str) -> None:
+    tags = {entry_type.tag for entry_type in list_entry_types()}
+    assert "coop.amend_statutes" in tags
+    assert sorted(tag for tag in tags if f"entry.{tag}" not in load_catalogue(language)) == []
 
 
 def test_a_key_without_text_answers_itself() -> None:
