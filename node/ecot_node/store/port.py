@@ -485,7 +485,9 @@ def check_group(group: CommitGroup, *, size: int) -> None:
         raise StoreMisuse("a group has a checkpoint if and only if it has records")
     _check_records(group.records, size)
     _check_tree(group)
-    _check_limits(group)
+    check_messages(group.outbox_add)
+    if any(value is not None and len(value) > META_MAX_BYTES for value in group.meta.values()):
+        raise StoreLimit("meta_bytes", META_MAX_BYTES)
 
 
 def _check_records(records: Sequence[RecordRow], size: int) -> None:
@@ -504,19 +506,21 @@ def _check_tree(group: CommitGroup) -> None:
             raise StoreMisuse(f"tile {tile.level}/{tile.index}: {len(tile.hashes)} bytes, expected {TILE_BYTES}")
     if not group.records:
         return
-    for level in range(1, max(group.edge, default=0) + 1):
+    level = 0
+    while group.size >> (8 * (level := level + 1)):
         found, expected = len(group.edge.get(level, b"")), edge_width(group.size, level) * HASH_BYTES
         if found != expected:
             raise StoreMisuse(f"edge of level {level}: {found} bytes, expected {expected}")
 
 
-def _check_limits(group: CommitGroup) -> None:
-    for message in group.outbox_add:
-        if len(message.payload) > MESSAGE_MAX_BYTES:
-            raise StoreLimit("message_bytes", MESSAGE_MAX_BYTES)
-    for value in group.meta.values():
-        if value is not None and len(value) > META_MAX_BYTES:
-            raise StoreLimit("meta_bytes", META_MAX_BYTES)
+def check_messages(messages: Sequence[OutboxMessage]) -> None:
+    """Refuse a payload over `MESSAGE_MAX_BYTES`.
+
+    Raises:
+        StoreLimit.
+    """
+    if any(len(message.payload) > MESSAGE_MAX_BYTES for message in messages):
+        raise StoreLimit("message_bytes", MESSAGE_MAX_BYTES)
 
 
 def edge_width(size: int, level: int) -> int:
