@@ -32,11 +32,11 @@ check: static doctest ## in less than a minute: style, types, floors, examples, 
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/protocol
 
 static: $(INSTALLED)
-	@echo '[check] form';   $(BIN)/ruff format --quiet --check . || { echo 'make format mends this'; exit 1; }
-	@echo '[check] style';  $(BIN)/ruff check --quiet .
-	@echo '[check] types';  $(BIN)/mypy
-	@echo '[check] floors'; $(BIN)/lint-imports --no-logo | tail -n 3
-	@echo '[check] docs';   $(BIN)/python tools/check_docs.py
+	@echo '[check] form' && $(BIN)/ruff format --check . || { echo '`make format` mends this'; exit 1; }
+	@echo '[check] style' && $(BIN)/ruff check --quiet .
+	@echo '[check] types' && $(BIN)/mypy
+	@echo '[check] floors' && { floors=$$($(BIN)/lint-imports --no-logo) || { echo "$$floors"; exit 1; }; }
+	@echo '[check] docs' && $(BIN)/python tools/check_docs.py
 
 doctest: $(INSTALLED)
 	@$(BIN)/python -m pytest -q --doctest-modules protocol clients/python
