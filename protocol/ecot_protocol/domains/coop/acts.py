@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The acts after the genesis: offices, statutes by the board, node keys, rules, seals, withdrawals."""
+
+from typing import Annotated, Final, Protocol
+
+import msgspec
+
+from ecot_protocol.domains.coop import facts
+from ecot_protocol.domains.coop.state import (
+    MAX_PERSONS_PER_OFFICE,
+    WITHDRAWAL_KEPT_MS,
+    CoopState,
+    NodeKey,
+    NodeKeyPurpose,
+    Office,
+    Seal,
+    WithdrawalKey,
+    board_signs,
+)
+from ecot_protocol.domains.coop.statutes import Statutes, find_statutes_problem
+from ecot_protocol.ledger.entry_type import BOARD, NOBODY, THE_NODE, Act, EntryType, Need, SignerRule, Visibility
+from ecot_protocol.ledger.facts import Fact
+from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, Wire, Word
+from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+
+
+class Appoint(Wire):
+    """Payload of ``coop.appoint``: these persons hold the office from now on; an empty list ends it."""
+
+    office: Word
+    persons: Annotated[tuple[Id, ...], msgspec.Meta(max_length=MAX_PERSONS_PER_OFFICE)]
+    threshold: Positive
+
+
+class AmendStatutes(Wire):
+    """Payload of ``coop.amend_statutes``: the board adopts the whole next version of the statutes."""
+
+    in_force_from_ms: Count
+    statutes: Statutes
+    version: Positive
+
+
+class ReplaceNodeKey(Wire):
+    """Payload of ``coop.replace_node_key``; the new key signs too, which proves that the node has it."""
+
+    public_key: PublicKey
+    purpose: NodeKeyPurpose
+
+
+class RaiseRules(Wire):
+    """Payload of ``coop.raise_rules``: entries after this record are judged by these rules."""
+
+    rules: Positive
+
+
+class Withdraw(Wire):
+    """Payload of ``coop.withdraw``: the author, a person, takes back a signature under a body that isn't recorded."""
+
+    body_hash: Hash
+
+
+class SealState(Wire):
+    """Payload of ``coop.seal``: the state digest of the `size` records before this one."""
+
+    digest: Hash
+    size: Count
+
+
+def _board(state: CoopState, act: Act[Wire], _at: int) -> SignerRule:
+    return board_signs(state, act.author)
+
+
+def _check_appoint(state: CoopState, act: Act[Appoint], _at: int) -> Reason | None:
+    appoint = act.payload
+    for person in appoint.persons:
+        if person not in state.coop.persons:
+            return Reason.of("person_unknown", person=person.hex())
+    if list(appoint.persons) != sorted(set(appoint.persons)):
+        return Reason.of("persons_not_sorted")
+    if appoint.office == "board" and not appoint.persons:
+        return Reason.of("board_needed")
+    if appoint.persons and appoint.threshold > len(appoint.persons):
+        return Reason.of("office_threshold_impossible")
+    return None
+
+
+def _appoint(state: CoopState, act: Act[Appoint], _at: int) -> list[Fact]:
+    appoint = act.payload
+    if appoint.persons:
+        state.coop.offices[appoint.office] = Office(persons=appoint.persons, threshold=appoint.threshold)
+    elif appoint.office in state.coop.offices:
+        del state.coop.offices[appoint.office]
+    return [facts.OfficeHeld(office=appoint.office, persons=appoint.persons, threshold=appoint.threshold)]
+
+
+def check_statutes(state: CoopState, statutes: Statutes, version: int, in_force_from_ms: int, at: int) -> Reason | None:
+    """Tell why a next version of the statutes can't be recorded, or None.
+
+    Returns:
+        ``statutes_version_mismatch``, ``statutes_in_the_past`` (a version takes force neither before its record nor
+        before the version that it follows), ``statutes_unsound``.
+    """
+    newest = state.coop.founded.statutes_version
+    if version != newest + 1:
+        return Reason.of("statutes_version_mismatch", expected=newest + 1)
+    if in_force_from_ms < max(at, state.coop.statutes[newest].in_force_from_ms):
+        return Reason.of("statutes_in_the_past", at_ms=at)
+    problem = find_statutes_problem(statutes, (unit.code for unit in state.coop.founded.units))
+    return Reason.of("statutes_unsound", field=problem) if problem else None
+
+
+STATUTES_REASONS: Final = ("statutes_version_mismatch", "statutes_in_the_past", "statutes_unsound")
+
+
+def adopt_statutes(state: CoopState, statutes: Statutes, in_force_from_ms: int, by: bytes) -> Fact:
+    """Record the next version of the statutes; `by` is the poll or the board that adopted it."""
+    version = state.coop.put_statutes(statutes, in_force_from_ms)
+    return facts.StatutesAdopted(version=version, in_force_from_ms=in_force_from_ms, statutes=statutes, by=by)
+
+
+def _check_amend(state: CoopState, act: Act[AmendStatutes], at: int) -> Reason | None:
+    if state.coop.statutes_at(at)[1].governance.statutes_amended_by != "board":
+        return Reason.of("poll_required")
+    amend = act.payload
+    return check_statutes(state, amend.statutes, amend.version, amend.in_force_from_ms, at)
+
+
+def _amend(state: CoopState, act: Act[AmendStatutes], _at: int) -> list[Fact]:
+    return [adopt_statutes(state, act.payload.statutes, act.payload.in_force_from_ms, BOARD)]
+
+
+def _node_key_signers(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> SignerRule:
+    return (*board_signs(state, act.author), Need(1, frozenset((act.payload.public_key,))))
+
+
+def _check_node_key(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> Reason | None:
+    public_key = act.payload.public_key
+    in_use = any(one.public_key == public_key for one in state.coop.node_keys.values())
+    if in_use or not is_public_key(public_key) or key_id(public_key) in state.coop.keys:
+        return Reason.of("key_not_usable")
+    return None
+
+
+def _replace_node_key(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> list[Fact]:
+    replacement = act.payload
+    state.coop.node_keys[replacement.purpose] = NodeKey(public_key=replacement.public_key, since_index=act.index)
+    return [facts.NodeKeyReplaced(purpose=replacement.purpose, public_key=replacement.public_key)]
+
+
+def _check_rules(state: CoopState, act: Act[RaiseRules], _at: int) -> Reason | None:
+    expected = state.coop.founded.rules + 1
+    return None if act.payload.rules == expected else Reason.of("rules_number_mismatch", expected=expected)
+
+
+def _raise_rules(state: CoopState, act: Act[RaiseRules], _at: int) -> list[Fact]:
+    state.coop.profile[""] = msgspec.structs.replace(state.coop.founded, rules=act.payload.rules)
+    return [facts.RulesRaised(rules=act.payload.rules)]
+
+
+def _withdraw_signers(state: CoopState, act: Act[Withdraw], _at: int) -> SignerRule:
+    author = act.author
+    return (Need(1, frozenset((author,))),) if author is not None and author in state.coop.persons else NOBODY
+
+
+def _check_withdraw(state: CoopState, act: Act[Withdraw], _at: int) -> Reason | None:
+    assert act.author is not None
+    key = WithdrawalKey(act.payload.body_hash, act.author)
+    return Reason.of("withdrawn_before") if key in state.coop.withdrawals else None
+
+
+def _withdraw(state: CoopState, act: Act[Withdraw], at: int) -> list[Fact]:
+    assert act.author is not None
+    over = [key for key, since in state.coop.withdrawals.items() if since + WITHDRAWAL_KEPT_MS <= at]
+    for key in over:
+        del state.coop.withdrawals[key]
+    state.coop.withdrawals[WithdrawalKey(act.payload.body_hash, act.author)] = at
+    return [facts.SignatureWithdrawn(person=act.author, body_hash=act.payload.body_hash)]
+
+
+class SealableState(CoopState, Protocol):
+    """A state that knows its own digest."""
+
+    @property
+    def size(self) -> int: ...
+
+    def digest(self) -> bytes: ...
+
+
+def _seal_signers(_state: SealableState, act: Act[SealState], _at: int) -> SignerRule:
+    return THE_NODE if act.author is None else NOBODY
+
+
+def _check_seal(state: SealableState, act: Act[SealState], _at: int) -> Reason | None:
+    if act.payload.size != state.size:
+        return Reason.of("seal_size_mismatch", expected=state.size)
+    return None if act.payload.digest == state.digest() else Reason.of("seal_digest_mismatch")
+
+
+def _seal(state: SealableState, act: Act[SealState], _at: int) -> list[Fact]:
+    state.coop.seals[""] = Seal(digest=act.payload.digest, index=act.index, size=act.payload.size)
+    return [facts.Sealed(size=act.payload.size, digest=act.payload.digest)]
+
+
+APPOINT: Final[EntryType[CoopState, Appoint]] = EntryType(
+    tag="coop.appoint",
+    payload=Appoint,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_appoint,
+    effect=_appoint,
+    reasons=("person_unknown", "persons_not_sorted", "board_needed", "office_threshold_impossible"),
+)
+AMEND_STATUTES: Final[EntryType[CoopState, AmendStatutes]] = EntryType(
+    tag="coop.amend_statutes",
+    payload=AmendStatutes,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_amend,
+    effect=_amend,
+    reasons=("poll_required", *STATUTES_REASONS),
+)
+REPLACE_NODE_KEY: Final[EntryType[CoopState, ReplaceNodeKey]] = EntryType(
+    tag="coop.replace_node_key",
+    payload=ReplaceNodeKey,
+    visibility=Visibility.PUBLIC,
+    signers=_node_key_signers,
+    check=_check_node_key,
+    effect=_replace_node_key,
+    reasons=("key_not_usable",),
+    introduces=lambda payload: (payload.public_key,),
+)
+RAISE_RULES: Final[EntryType[CoopState, RaiseRules]] = EntryType(
+    tag="coop.raise_rules",
+    payload=RaiseRules,
+    visibility=Visibility.PUBLIC,
+    signers=_board,
+    check=_check_rules,
+    effect=_raise_rules,
+    reasons=("rules_number_mismatch",),
+)
+WITHDRAW: Final[EntryType[CoopState, Withdraw]] = EntryType(
+    tag="coop.withdraw",
+    payload=Withdraw,
+    visibility=Visibility.PARTIES,
+    signers=_withdraw_signers,
+    check=_check_withdraw,
+    effect=_withdraw,
+    reasons=("withdrawn_before",),
+)
+SEAL: Final[EntryType[SealableState, SealState]] = EntryType(
+    tag="coop.seal",
+    payload=SealState,
+    visibility=Visibility.PUBLIC,
+    signers=_seal_signers,
+    check=_check_seal,
+    effect=_seal,
+    reasons=("seal_size_mismatch", "seal_digest_mismatch"),
+)

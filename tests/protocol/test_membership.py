@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Members, their persons, keys and mandates; one behaviour each."""
+
+from ledger_kit import LedgerKit, seed
+
+from ecot_protocol.domains.membership.acts import Admit, AttestPayment, ChargeFee, Leave
+from ecot_protocol.domains.membership.keys import AddKey, CompleteRecovery, OpenRecovery, RevokeKey, VetoRecovery
+from ecot_protocol.ledger.accounts import AccountKey
+from ecot_protocol.ledger.entry_type import BOARD, TREASURER
+from ecot_protocol.wire.keys import Signer
+
+
+def test_admission_charges_the_entry_fee_and_opens_accounts() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    assert kit.state.accounts.balance(AccountKey(ada.member, "EUR", "claims")) == -13_500
+    assert kit.state.accounts.rows[AccountKey(ada.member, "BART", "barter")].lower_minor == -500_000
+
+
+def test_one_board_member_alone_admits_nobody() -> None:
+    kit = LedgerKit()
+    ada = kit.apply_for("ada")
+    admit = Admit(college="users", member=ada.member)
+    assert kit.refused("membership.admit", admit, author=BOARD, signers=kit.board[:1]) == "signature_missing"
+
+
+def test_three_signatures_where_two_are_needed_are_refused() -> None:
+    kit = LedgerKit()
+    ada = kit.apply_for("ada")
+    everybody = tuple(kit.founders.values())
+    admit = Admit(college="users", member=ada.member)
+    assert kit.refused("membership.admit", admit, author=BOARD, signers=everybody) == "signature_not_needed"
+
+
+def test_a_payment_clears_the_claim() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    payment = AttestPayment(amount_minor=13_500, direction="in", member=ada.member, reference=None, unit="EUR")
+    kit.must("membership.attest_payment", payment, author=TREASURER, signers=kit.treasurer)
+    assert kit.state.accounts.balance(AccountKey(ada.member, "EUR", "claims")) == 0
+
+
+def test_the_yearly_fee_waits_for_its_day() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    fee = ChargeFee(member=ada.member)
+    assert kit.refused("membership.charge_fee", fee, author=None, signers=(kit.agent,)) == "fee_not_due"
+    kit.now += kit.statutes.membership.fee_period_ms
+    kit.must("membership.charge_fee", fee, author=None, signers=(kit.agent,))
+    assert kit.state.accounts.balance(AccountKey(ada.member, "EUR", "claims")) == -13_500 - 23_500
+    assert kit.refused("membership.charge_fee", fee, author=None, signers=(kit.agent,)) == "fee_not_due"
+
+
+def test_a_revoked_key_signs_nothing() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    phone = Signer(seed("phone"))
+    add = AddKey(public_key=phone.public_key, purpose="daily")
+    kit.must("membership.add_key", add, author=ada.person, signers=(ada.signer, phone))
+    kit.must("membership.revoke_key", RevokeKey(key_id=ada.signer.key_id), author=ada.person, signers=(phone,))
+    assert kit.refused("membership.leave", Leave(), **kit.by(ada)) == "key_revoked"
+    last = RevokeKey(key_id=phone.key_id)
+    assert kit.refused("membership.revoke_key", last, author=ada.person, signers=(phone,)) == "last_key"
+
+
+def test_recovery_waits_and_replaces_every_key() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    new = Signer(seed("new"))
+    kit.must(
+        "membership.open_recovery",
+        OpenRecovery(person=ada.person, public_key=new.public_key),
+        author=BOARD,
+        signers=(*kit.board, new),
+    )
+    complete = CompleteRecovery(public_key=new.public_key)
+    code = kit.refused("membership.complete_recovery", complete, author=ada.person, signers=(new,))
+    assert code == "recovery_not_due"
+    kit.now += kit.statutes.membership.recovery_delay_ms
+    veto = kit.refused("membership.veto_recovery", VetoRecovery(), author=ada.person, signers=(ada.signer,))
+    assert veto == "veto_too_late"
+    kit.must("membership.complete_recovery", complete, author=ada.person, signers=(new,))
+    assert kit.state.coop.person_keys[ada.person] == (new.key_id,)
+
+
+def test_a_recovery_key_vetoes_but_does_not_trade() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    card, new = Signer(seed("card")), Signer(seed("new"))
+    add = AddKey(public_key=card.public_key, purpose="recovery")
+    kit.must("membership.add_key", add, author=ada.person, signers=(ada.signer, card))
+    assert kit.refused("membership.leave", Leave(), author=ada.member, signers=(card,)) == "signature_missing"
+    opened = OpenRecovery(person=ada.person, public_key=new.public_key)
+    kit.must("membership.open_recovery", opened, author=BOARD, signers=(*kit.board, new))
+    kit.must("membership.veto_recovery", VetoRecovery(), author=ada.person, signers=(card,))
+    assert ada.person not in kit.state.membership.recoveries
+
+
+def test_replay_gives_the_same_digest() -> None:
+    kit = LedgerKit()
+    for name in ("ada", "bob", "eve"):
+        kit.join(name)
+    assert kit.replayed().digest() == kit.state.digest()
