@@ -5,9 +5,12 @@ A fact is a frozen record; its field names are the vocabulary of the exports. Fa
 domains add their own (``domains/<domain>/facts.py``).
 """
 
+import typing
+
 import msgspec
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of every fact."""
 

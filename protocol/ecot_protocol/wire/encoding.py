@@ -55,10 +55,12 @@ UnitCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{1,7}$")]
 """A unit of account, e.g. ``EUR``."""
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Base of every record that crosses a wire as a map. Fields are declared in ascending byte order, none optional."""
 
 
+@typing.dataclass_transform(frozen_default=True)
 class WireArray(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of every record that crosses a wire as an array of fixed length."""
 
