@@ -284,9 +284,9 @@ def _refuse_signers(rule: SignerRule, principals: Mapping[bytes, Signature]) -> 
     useful: set[bytes] = set()
     for need in rule:
         matched = need.principals & principals.keys()
-        if len(matched) < need.count:
-            return Reason.of("signature_missing", needed=need.count, present=len(matched))
-        needed += need.count
+        if len(matched) < need.threshold:
+            return Reason.of("signature_missing", needed=need.threshold, present=len(matched))
+        needed += need.threshold
         useful |= matched
     if len(principals) > needed or len(useful) < len(principals):
         return Reason.of("signature_not_needed", needed=needed, present=len(principals))

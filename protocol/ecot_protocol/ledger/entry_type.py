@@ -48,12 +48,12 @@ class Visibility(Enum):
 
 
 class Need(NamedTuple):
-    """At least `count` of `principals` must have signed.
+    """At least `threshold` of `principals` must have signed.
 
     A principal is a person's id (16 bytes), `NODE`, or a public key that the payload itself brings (33 bytes).
     """
 
-    count: int
+    threshold: int
     principals: frozenset[bytes]
 
 
@@ -141,7 +141,7 @@ def _attachment_fields(payload: type[Wire]) -> Iterable[tuple[str, str]]:
         for choice in (hint, *typing.get_args(hint)):
             for meta in getattr(choice, "__metadata__", ()):
                 if isinstance(meta, msgspec.Meta) and "attachment" in (meta.extra or {}):
-                    yield name, meta.extra["attachment"]
+                    yield name, str((meta.extra or {})["attachment"])
 
 
 AnyEntryType = EntryType[Any, Any]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The acts after the genesis: offices, statutes by the board, node keys, rules, seals, withdrawals."""
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -67,7 +67,7 @@ class SealState(Wire):
     size: Count
 
 
-def _board(state: CoopState, act: Act[Wire], _at: int) -> SignerRule:
+def _board(state: CoopState, act: Act[Any], _at: int) -> SignerRule:
     return board_signs(state, act.author)
 
 
