@@ -38,8 +38,6 @@ READERS: Final = 3
 """Connections that read at the same time."""
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a statement waits for another connection's lock (a checkpoint of the WAL, never another writer)."""
-WAL_PAGES: Final = 4_000
-"""Pages of 4 KiB after which the WAL is copied into the file: 16 MiB, four times SQLite's own, a third fewer syncs."""
 
 
 class SqliteStore(SqlStore):
@@ -210,7 +208,6 @@ def _prepare(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone stops at the drive's cache there
         connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         found = _schema_version(connection)
         if found < schema.SCHEMA_VERSION:
             _migrate(path, found)
