@@ -4,13 +4,12 @@
 The life of an entry here, each step pure:
 
 1. `Machine.admit(entry)`: form. The body decodes, its payload decodes, attachments match their commitments.
-2. `Submission.is_signed(keys)`: every signature is good under the public key of its id (no state needed: a key id is
+2. `Submission.find_bad_signature(keys)`: every signature is good under the public key of its id (no state needed: a key id is
    the hash of the key).
-3. `Machine.refuse(state, submission, at)`: the machine's own reasons in the order of `COMMON_REASONS`, then the
-   type's.
-4. `Machine.apply(state, submission, at)`: the effect; returns facts.
+3. `Machine.record(state, submission, at)`: the machine's own reasons in the order of `COMMON_REASONS`, then the type's;
+   if there is none, the effect, which returns facts. `Machine.refuse` only asks.
 
-`Machine.replay` does 1 to 4 for a record of a log, whose attachments may be gone.
+`Machine.replay` does all of it for a record of a log, whose attachments may be gone.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -161,8 +160,36 @@ class Machine:
             submission: admitted under `state.rules`, its signatures good.
             at: milliseconds since 1970; not before `state.received_at_ms`.
         """
-        body = submission.body
-        reason = _refuse_body(state, body, at)
+        judged = self._judge(state, submission, at)
+        return judged if isinstance(judged, Reason) else None
+
+    def record(self, state: State, submission: Submission, at: int) -> Applied | Reason:
+        """Record the entry in the state, or tell why not; a refusal changes nothing.
+
+        Args:
+            state: as of the last record; changed in place.
+            submission: admitted under `state.rules`, its signatures good.
+            at: the record's time, milliseconds since 1970.
+        """
+        judged = self._judge(state, submission, at)
+        if isinstance(judged, Reason):
+            return judged
+        entry_type = submission.entry_type
+        parties: tuple[bytes, ...] = entry_type.parties(state, judged)
+        facts: list[Fact] = entry_type.effect(state, judged, at)
+        state.used_ids.add(submission.body.id)
+        state.used_ids.forget(at - ID_MAX_AGE_MS)
+        state.size += 1
+        state.received_at_ms = at
+        return Applied(facts, parties)
+
+    def signer_rule(self, state: State, submission: Submission, at: int) -> SignerRule:
+        """Return who must sign the entry, judged now; for drafts that wait for signatures."""
+        rule: SignerRule = submission.entry_type.signers(state, _act(state, submission, {}), at)
+        return rule
+
+    def _judge(self, state: State, submission: Submission, at: int) -> Act[Any] | Reason:
+        reason = _refuse_body(state, submission.body, at)
         if reason is not None:
             return reason
         principals, reason = _principals(state, submission)
@@ -170,24 +197,13 @@ class Machine:
             return reason
         entry_type = submission.entry_type
         act = _act(state, submission, principals)
-        reason = _refuse_signers(entry_type.signers(state, act, at), principals)
+        reason = _refuse_signers(entry_type.signers(state, act, at), principals) or entry_type.check(state, act, at)
         if reason is not None:
+            assert reason.code in entry_type.reasons or reason.code in COMMON_REASONS, (
+                f"{entry_type.tag} does not list {reason}"
+            )
             return reason
-        reason = entry_type.check(state, act, at)
-        assert reason is None or reason.code in entry_type.reasons, f"{entry_type.tag} does not list {reason}"
-        return reason
-
-    def apply(self, state: State, submission: Submission, at: int) -> Applied:
-        """Record the entry in the state. It was not refused at `at`."""
-        principals, _ = _principals(state, submission)
-        act = _act(state, submission, principals)
-        parties: tuple[bytes, ...] = submission.entry_type.parties(state, act)
-        facts: list[Fact] = submission.entry_type.effect(state, act, at)
-        state.used_ids.add(submission.body.id)
-        state.used_ids.forget(at - ID_MAX_AGE_MS)
-        state.size += 1
-        state.received_at_ms = at
-        return Applied(facts, parties)
+        return act
 
     def replay(self, state: State, record: Record, *, is_verified: bool = False) -> Applied:
         """Apply one record of a log again.

@@ -223,11 +223,11 @@ class LedgerKit:
         """Admit, check and apply an entry as a node does; a refusal changes nothing."""
         submission: Submission = self.machine.admit(entry, self.state.rules)
         reason = submission.find_bad_signature(public_keys(self.state))
-        reason = reason or self.machine.refuse(self.state, submission, self.now)
-        if reason is not None:
-            return reason
+        result = reason or self.machine.record(self.state, submission, self.now)
+        if isinstance(result, Reason):
+            return result
         self.records.append(encode_record(self.now, entry))
-        return self.machine.apply(self.state, submission, self.now).facts
+        return result.facts
 
     def send(self, tag: str, payload: Wire, **options: Any) -> list[Fact] | Reason:
         """Build, sign and submit; see `entry` for the options."""
