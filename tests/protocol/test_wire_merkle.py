@@ -235,6 +235,21 @@ def test_a_changed_proof_never_verifies(data: st.DataObject) -> None:
         assert not verdict(tuple(bad))
 
 
+def test_a_hash_too_many_or_too_few_at_either_end_is_refused() -> None:
+    for size in range(2, 20):
+        leaves = LEAVES[:size]
+        root, tiles = reference_root(leaves), LeafTiles(leaves)
+        for at in range(1, size):
+            old_root = reference_root(leaves[:at])
+            inclusion = merkle.inclusion_proof(tiles, at, size)
+            consistency = merkle.consistency_proof(tiles, at, size)
+            span = merkle.range_proof(tiles, at, size, size)
+            for change in (lambda p: (*p, bytes(32)), lambda p: (bytes(32), *p), lambda p: p[1:], lambda p: p[:-1]):
+                assert not merkle.verify_inclusion(leaves[at], at, size, change(inclusion), root)
+                assert not merkle.verify_consistency(at, old_root, size, root, change(consistency))
+                assert not merkle.verify_range(at, leaves[at:], size, change(span), root)
+
+
 @given(
     numbers=st.tuples(*[st.one_of(st.integers(-5, 70), st.integers(-(2**65), 2**65))] * 2),
     proof=st.lists(st.one_of(st.binary(min_size=32, max_size=32), st.binary(max_size=40)), max_size=70),
