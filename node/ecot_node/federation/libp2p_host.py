@@ -125,6 +125,8 @@ class Libp2pTransport:
         known = self._peers.get(peer_id)
         if known is not None:
             known.addresses = parsed
+            if self._host is not None:
+                self._host.retry(peer_id)
             return
         self._peers[peer_id] = peer = Peer(peer_id, parsed, self._limits)
         if self._host is not None:

@@ -144,15 +144,29 @@ class Host:
         """Tell that something waits for a peer. From asyncio."""
         self.thread.to_trio(self._wake, peer_id)
 
+    def retry(self, peer_id: PeerId) -> None:
+        """Cut the back-off of a peer short, since its addresses have changed. From asyncio."""
+        self.thread.to_trio(self._retry, peer_id)
+
     async def _main(self, thread: TrioThread) -> None:
         self._libp2p.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
         listen = [Multiaddr(address) for address in self._wanted]
-        async with self._libp2p.run(listen_addrs=listen), trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with self._libp2p.run(listen_addrs=listen):
+            # The library would otherwise dial the peers of its store by itself. Nothing is in its store yet.
+            await cast(Swarm, self._libp2p.get_network()).auto_connector.stop()
             bound = self._libp2p.get_transport_addrs()
             if len(bound) < len(listen):
                 raise OSError("the address is in use or not ours")
             self.listen_addresses = tuple(f"{address}/p2p/{self._libp2p.get_id()}" for address in bound)
+            try:
+                await self._run_streams(thread)
+            finally:
+                # Sockets that the thread leaves open would stay open with the process.
+                await self._close_all_connections()
+
+    async def _run_streams(self, thread: TrioThread) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for peer in self._first_peers:
                 self._add_peer(peer)
             thread.ready()
@@ -181,6 +195,10 @@ class Host:
         if run.incoming_scope is not None:
             run.incoming_scope.cancel()
 
+    def _retry(self, peer_id: PeerId) -> None:
+        if peer_id in self._runs:
+            self._runs[peer_id].retry_now.set()
+
     def _wake(self, peer_id: PeerId) -> None:
         run = self._runs.get(peer_id)
         if run is not None and run.outgoing is not None:
@@ -198,9 +216,17 @@ class Host:
         """Connect to the peer again and again, with back-off, until cancelled."""
         failure_count = 0
         while True:
+            await self._wait_until_dialable(run)
             was_connected = await self._connect_once(run, failure_count)
             failure_count = 1 if was_connected else failure_count + 1
             await self._back_off(run, failure_count)
+
+    async def _wait_until_dialable(self, run: _PeerRun) -> None:
+        """Wait, while we know no address of the peer, until it calls us or an address is set."""
+        connections_of = self._libp2p.get_network().get_connections
+        while not run.peer.addresses and not connections_of(ID.from_base58(run.peer.peer_id)):
+            run.retry_now = trio.Event()
+            await run.retry_now.wait()
 
     async def _back_off(self, run: _PeerRun, failure_count: int) -> None:
         longest_s = min(self._limits.reconnect_max_s, self._limits.reconnect_first_s * 2 ** min(failure_count - 1, 30))
@@ -287,6 +313,11 @@ class Host:
                 # the rest.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.1), contextlib.suppress(Exception):
                     await cast(Yamux, connection.muxed_conn).secured_conn.close()
+
+    async def _close_all_connections(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer_id in list(self._libp2p.get_network().get_connections_map()):
+                nursery.start_soon(self._close_connections, PeerId(str(peer_id)))
 
     # ----------------------------------------------------------------------------------- the streams that peers open
 

@@ -3,8 +3,8 @@
 
 It keeps the rules of ``port.Transport`` with the same queue, batches and frames, and adds what a real network does at
 its worst: delay, loss and repetition of whole batches, cuts. All chance comes from the seed, separately for each
-direction of each pair, so that a history can be played again. Time passes through the loop's clock alone: under a virtual
-clock it runs as fast as the machine allows.
+direction of each pair, so that a history can be played again. Time passes through the loop's clock alone: under a
+virtual clock it runs as fast as the machine allows.
 
 >>> network = MemoryNetwork(seed=1)
 >>> transport = MemoryTransport(network, PeerId("barter"))

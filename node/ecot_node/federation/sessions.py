@@ -26,6 +26,7 @@ from ecot_protocol.errors import RemoteProtocolError
 
 READ_BYTES: Final = 64 * 1024
 RESET_TIMEOUT_S: Final = 1.0
+GOODBYE_WAIT_S: Final = 0.5
 
 
 class SessionEnded(Exception):
@@ -179,10 +180,15 @@ class FrameStream:
             if code is not None and not self.is_write_broken:
                 with contextlib.suppress(SessionEnded):
                     await self.write(framing.encode_frame(Goodbye(code)))
-            try:
+                    await self._wait_for_end()
+            with contextlib.suppress(Exception):  # a stream that can't be reset is gone already
                 await self._stream.reset()
-            except Exception:  # noqa: BLE001 - a stream that can't be reset is gone already
-                return
+
+    async def _wait_for_end(self) -> None:
+        """Wait a little for the peer to end the stream: a reset may overtake the goodbye and make it unread."""
+        with trio.move_on_after(GOODBYE_WAIT_S), contextlib.suppress(Exception):
+            while await self._stream.read(READ_BYTES):
+                pass
 
 
 class OutgoingSession:
