@@ -22,6 +22,8 @@ from ecot_protocol.domains.coop import acts as coop_acts
 from ecot_protocol.domains.coop.genesis import GENESIS
 from ecot_protocol.domains.coop.state import WithdrawalKey, recovery_principal
 from ecot_protocol.domains.membership.acts import MEMBERSHIP_TYPES
+from ecot_protocol.domains.shares.acts import SHARES_TYPES
+from ecot_protocol.domains.trade.acts import TRADE_TYPES
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.entry_type import NODE, Act, AnyEntryType, SignerRule, TypeTable
 from ecot_protocol.ledger.facts import Fact
@@ -51,6 +53,8 @@ ENTRY_TYPES: Final[tuple[AnyEntryType, ...]] = (
     coop_acts.WITHDRAW,
     coop_acts.SEAL,
     *MEMBERSHIP_TYPES,
+    *SHARES_TYPES,
+    *TRADE_TYPES,
 )
 """The one table of entry types."""
 
@@ -221,12 +225,10 @@ class Machine:
         reason = None if is_verified else submission.find_bad_signature(public_keys(state))
         if reason is None and record.received_at_ms < state.received_at_ms:
             reason = Reason.of("time_went_back", at_ms=record.received_at_ms)
-        reason = reason or self.refuse(state, submission, record.received_at_ms)
-        if reason is not None:
-            raise RemoteProtocolError(
-                "record_refused", f"index {state.size}: {reason}", index=state.size, reason=reason
-            )
-        return self.apply(state, submission, record.received_at_ms)
+        result = reason or self.record(state, submission, record.received_at_ms)
+        if isinstance(result, Reason):
+            raise RemoteProtocolError("record_refused", f"index {state.size}: {result}", index=state.size, reason=result)
+        return result
 
 
 def public_keys(state: State) -> Callable[[bytes], bytes | None]:

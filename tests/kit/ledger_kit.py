@@ -112,7 +112,9 @@ def statutes(**changes: Any) -> Statutes:
             commission_base="net",
             commission_rate=percent(5),
             commission_unit="BART",
+            delivery_max_duration_ms=90 * DAY_MS,
             offer_max_duration_ms=30 * DAY_MS,
+            reversal_window_ms=60 * DAY_MS,
             unit="BART",
         ),
     )
