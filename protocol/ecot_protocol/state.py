@@ -10,6 +10,8 @@ from typing import Any
 
 from ecot_protocol.domains.coop.state import CoopSlice
 from ecot_protocol.domains.membership.state import MembershipSlice
+from ecot_protocol.domains.shares.state import SharesSlice
+from ecot_protocol.domains.trade.state import TradeSlice
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import Accounts
 from ecot_protocol.ledger.digest import StateMap, position
@@ -36,7 +38,9 @@ class State:
         "head",
         "membership",
         "received_at_ms",
+        "shares",
         "size",
+        "trade",
         "used_ids",
     )
 
@@ -48,13 +52,15 @@ class State:
         self.accounts = Accounts()
         self.coop = CoopSlice()
         self.membership = MembershipSlice()
+        self.shares = SharesSlice()
+        self.trade = TradeSlice()
         self._map = StateMap()
         self._tables = {table.name: table for table in self._all_tables()}
 
     def _all_tables(self) -> Iterator[Table[Any, Any]]:
         yield self.head
         yield self.used_ids.table
-        for part in (self.accounts, self.coop, self.membership):
+        for part in (self.accounts, self.coop, self.membership, self.shares, self.trade):
             yield from part.tables()
 
     @property

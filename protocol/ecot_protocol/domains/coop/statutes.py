@@ -142,14 +142,18 @@ class TradeStatutes(Wire):
         commission_base: ``net`` or ``gross`` (with VAT): what the rate is taken of, whatever part is paid in euros.
         commission_rate: share of the base, charged to the seller, rounded half up in minor units.
         commission_unit: unit it is charged in: the barter unit, or euros (then a claim).
+        delivery_max_duration_ms: longest time from a proposal to the end of its delivery.
         offer_max_duration_ms: longest time that a proposal can stay open.
+        reversal_window_ms: how long after its confirmation a trade can be reversed.
         unit: the barter unit.
     """
 
     commission_base: Literal["gross", "net"]
     commission_rate: Rate
     commission_unit: UnitCode
+    delivery_max_duration_ms: Duration
     offer_max_duration_ms: Duration
+    reversal_window_ms: Duration
     unit: UnitCode
 
 
@@ -196,7 +200,9 @@ FORCE: Final[dict[str, Literal["at_start", "at_once"]]] = {
     "trade.commission_base": "at_start",
     "trade.commission_rate": "at_start",
     "trade.commission_unit": "at_start",
+    "trade.delivery_max_duration_ms": "at_start",
     "trade.offer_max_duration_ms": "at_start",
+    "trade.reversal_window_ms": "at_start",
     "trade.unit": "at_start",
 }
 """Section and field -> when an amendment binds. A test fails if a field is missing here."""
