@@ -143,6 +143,21 @@ def test_seed_of_another_length_is_refused() -> None:
         make(b"short")
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["", "x", "/ip4/300.1.1.1/tcp/1", "/ip4/127.0.0.1/tcp/99999", "/ip4/127.0.0.1", "/dns4/coop.example/tcp/1"],
+)
+def test_address_to_listen_at_must_be_an_ip_and_a_tcp_port(address: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        make(listen=address or "/")
+
+
+@pytest.mark.parametrize("peer_id", ["", "0OIl", "12D3KooW", "not base58", "Qm" + "1" * 44])
+def test_peer_id_that_is_malformed_is_refused(peer_id: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        make().set_peer(PeerId(peer_id), [])
+
+
 # --------------------------------------------------------------------------------------------- processes that go away
 
 
