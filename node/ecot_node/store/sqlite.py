@@ -15,6 +15,7 @@ from typing import Final
 
 import aiosqlite
 import sqlalchemy as sa
+import structlog
 
 from ecot_node.store import backup, schema
 from ecot_node.store.errors import (
@@ -38,6 +39,8 @@ READERS: Final = 3
 """Connections that read at the same time."""
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a statement waits for another connection's lock (a checkpoint of the WAL, never another writer)."""
+
+_log = structlog.get_logger("ecot_node.store")
 
 
 class SqliteStore(SqlStore):
@@ -126,8 +129,10 @@ class SqliteStore(SqlStore):
 
     async def _start_readers(self) -> None:
         for _ in range(READERS):
-            reader = await aiosqlite.connect(_uri(self._path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            self._readers.append(reader)
+            reader = aiosqlite.connect(_uri(self._path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            # A thread that only reads must not keep a process alive that ends without `close` (as SQLAlchemy does).
+            reader._thread.daemon = True  # noqa: SLF001
+            self._readers.append(await reader)
             await reader.execute("PRAGMA query_only = ON")
             self._free.put_nowait(reader)
 
@@ -146,7 +151,7 @@ class SqliteStore(SqlStore):
         return await self._require_writer().submit(lambda connection: _execute(connection, epoch, statements))
 
     async def _scrub(self) -> None:
-        await self._require_writer().submit(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+        await self._require_writer().submit(_empty_wal)
 
     def _require_writer(self) -> WriterThread:
         if self._writer is None:
@@ -308,6 +313,13 @@ def _commit(
             connection.execute(schema.EDGE_PUT, (level, hashes))
         for sql, values in side_statements(group):
             connection.execute(sql, values)
+
+
+def _empty_wal(connection: sqlite3.Connection) -> None:
+    # All rows must be fetched, or the statement stays open and the next commit is refused.
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if busy:
+        _log.warning("store_wal_not_emptied", why="a long read, such as a backup; the next checkpoint overwrites it")
 
 
 def _lost(connection: sqlite3.Connection, epoch: int, size: int) -> StoreError:
