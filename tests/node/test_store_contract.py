@@ -365,6 +365,43 @@ async def test_a_group_without_records_changes_messages_alone(store: LogStore) -
     assert await store.meta_get("fence") == b"1"
 
 
+async def test_small_writes_during_a_reopen_never_look_fenced(store: LogStore) -> None:
+    await store.commit(group(0, 1))
+    reopening = asyncio.ensure_future(store.reopen())
+    answers = []
+    for n in range(200):
+        try:
+            await store.meta_put("key", b"%d" % n)
+            answers.append("written")
+        except StoreFenced:
+            raise
+        except StoreFailed:
+            answers.append("failed")
+        await asyncio.sleep(0)
+    await reopening
+    await store.meta_put("key", b"last")
+    await store.commit(group(1, 1))
+    assert await store.meta_get("key") == b"last"
+    assert len(answers) == 200
+
+
+async def test_a_lost_connection_is_a_failure_that_reopen_mends(postgres_dsn: str) -> None:
+    backend = Postgres(postgres_dsn)
+    store = backend.store()
+    await store.open(ledger=LEDGER)
+    await store.commit(group(0, 1))
+    await backend._run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'ecot-node' AND pid <> pg_backend_pid()"
+    )
+    with pytest.raises(StoreFailed):
+        await store.commit(group(1, 1))
+    assert (await store.reopen()).size == 1
+    await store.commit(group(1, 1))
+    assert [r.index for r in await store.records(0, 9)] == [0, 1]
+    await store.close()
+
+
 # Reads.
 
 

@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ READERS: Final = 8
 """Most connections that read at the same time."""
 COMMAND_TIMEOUT_S: Final = 60.0
 """After this a statement has failed; a commit that waits for a lost synchronous replica ends here, outcome unknown."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long a connection may take to say goodbye before it is dropped."""
 LOCK_ATTEMPTS: Final = 20
 """How often `reopen` asks for the lock, `LOCK_PAUSE_S` apart, while the server notices that our old session is gone."""
 LOCK_PAUSE_S: Final = 0.1
@@ -136,7 +139,8 @@ class PostgresStore(SqlStore):
         if pool is not None:
             pool.terminate()
         if writer is not None:
-            writer.terminate() if writer.is_closed() or self._broken else await writer.close()
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await writer.close(timeout=CLOSE_TIMEOUT_S)
 
     async def _connect(self) -> _Connection:
         settings = {"search_path": self._schema, "application_name": "ecot-node"}
@@ -209,8 +213,8 @@ class PostgresStore(SqlStore):
 
     async def _write(self, *statements: Statement) -> list[int]:
         self._require_writer()
-        epoch = self._epoch
-        return await self._in_turn(lambda connection: _execute(connection, epoch, statements))
+        # The epoch is read when the turn has come: a `reopen` that was waiting before us has raised it.
+        return await self._in_turn(lambda connection: _execute(connection, self._epoch, statements))
 
     async def _scrub(self) -> None:
         await self._in_turn(lambda connection: connection.execute("VACUUM attachments"))

@@ -91,13 +91,17 @@ class SqliteStore(SqlStore):
     async def _open_to_write(self, ledger: bytes | None) -> OpenedLog:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = FolderLock(self._folder)
-        connection = await asyncio.to_thread(_prepare, self._path)
-        self._writer = WriterThread(connection)
-        opened = await self._writer.submit(lambda conn: _take_over(conn, ledger, None))
-        return await self._begin(opened)
+        return await self._begin(ledger, None)
 
-    async def _begin(self, opened: OpenedLog) -> OpenedLog:
-        self._epoch, self._size, self._edge = opened.epoch, opened.size, opened.edge
+    async def _begin(self, ledger: bytes | None, epoch: int | None) -> OpenedLog:
+        writer = WriterThread(await asyncio.to_thread(_prepare, self._path))
+        try:
+            opened = await writer.submit(lambda connection: _take_over(connection, ledger, epoch))
+        except BaseException:
+            await writer.stop()
+            raise
+        # Only now: a small write that came in before would carry the old epoch, and be taken for a fenced one.
+        self._epoch, self._size, self._edge, self._writer = opened.epoch, opened.size, opened.edge, writer
         await self._start_readers()
         return opened
 
@@ -106,9 +110,7 @@ class SqliteStore(SqlStore):
             raise StoreMisuse("the store is not open for writing")
         await self._disconnect()
         try:
-            connection = await asyncio.to_thread(_prepare, self._path)
-            self._writer = WriterThread(connection)
-            return await self._begin(await self._writer.submit(lambda conn: _take_over(conn, None, self._epoch)))
+            return await self._begin(None, self._epoch)
         except BaseException:
             await self._disconnect()
             raise
