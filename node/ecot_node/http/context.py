@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a route works with: the ports that `bootstrap` joined, and the settings of the interface."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
+
+from ecot_node.http.port import HttpLedger, HttpStore, Peers, RecordIndex, ViewsReads
+from ecot_protocol.machine import Machine
+from ecot_protocol.wire.cosignature import Cosigner
+
+Network = IPv4Network | IPv6Network
+
+LOOPBACK: Final[tuple[Network, ...]] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A token bucket: `burst` requests at once, then `per_second`."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Limits of the interface. Every input has one.
+
+    Attributes:
+        trusted_proxies: networks whose ``X-Forwarded-For`` is believed; none by default.
+        metrics_networks: who may read ``/metrics``; others are answered 404.
+        max_connections: open at one time; one more is answered 503 and closed.
+        max_streams: event streams open at one time.
+        max_streams_each: of one session, or of one address without a session.
+        address_rate: of one client address (IPv6: of its /64); None: no limit.
+        session_rate: of one session; None: no limit.
+        draft_rate: of drafts that one person may leave.
+        body_timeout_s: to receive a body.
+        answer_timeout_s: to answer, bodies and event streams apart.
+        heartbeat_s: between two comments on a silent event stream.
+        session_ttl_ms: life of a session.
+    """
+
+    trusted_proxies: tuple[Network, ...] = ()
+    metrics_networks: tuple[Network, ...] = LOOPBACK
+    max_connections: int = 2_000
+    max_streams: int = 500
+    max_streams_each: int = 8
+    address_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
+    session_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
+    draft_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 60, burst=60))
+    body_timeout_s: float = 30
+    answer_timeout_s: float = 60
+    heartbeat_s: float = 15
+    session_ttl_ms: int = 12 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What `bootstrap` hands in.
+
+    Attributes:
+        ledger: state, submission, checkpoint.
+        machine: the rules, to judge drafts.
+        store: records, attachments, tiles, drafts, cosignatures.
+        views: tables for lists and histories.
+        records: the views' table of records.
+        peers: whose logs we witness.
+        cosigner: the node's cosigner key; None: this node witnesses nobody.
+        clock_ms: milliseconds since 1970.
+        settings: limits.
+    """
+
+    ledger: HttpLedger
+    machine: Machine
+    store: HttpStore
+    views: ViewsReads
+    records: RecordIndex
+    peers: Peers
+    cosigner: Cosigner | None
+    clock_ms: Callable[[], int]
+    settings: HttpSettings = field(default_factory=HttpSettings)

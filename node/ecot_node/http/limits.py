@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Limits on how much one client may ask: token buckets in one bounded table, and who a client is.
+
+>>> buckets = Buckets(Rate(per_second=1, burst=2))
+>>> [buckets.wait_s("ada", 0.0) for _ in range(3)]
+[0.0, 0.0, 1.0]
+>>> buckets.wait_s("ada", 1.0)
+0.0
+"""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from ecot_node.http.context import Network, Rate
+
+MAX_BUCKETS: Final = 65_536
+"""Clients remembered; the one unseen for longest is forgotten, so it begins with a full bucket."""
+MAX_FORWARDED: Final = 32
+"""Addresses of ``X-Forwarded-For`` that are looked at, from the right."""
+LOCAL: Final = "local"
+"""The client of a Unix socket."""
+
+
+class Buckets:
+    """A token bucket for each client.
+
+    Args:
+        rate: of each.
+    """
+
+    __slots__ = ("_burst", "_levels", "_per_second")
+
+    def __init__(self, rate: Rate) -> None:
+        self._per_second = rate.per_second
+        self._burst = float(rate.burst)
+        self._levels: OrderedDict[str | bytes, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def wait_s(self, client: str | bytes, now_s: float) -> float:
+        """Take one token; return 0, or in how many seconds there will be one (then nothing was taken).
+
+        Args:
+            client: who asks.
+            now_s: of a clock that never goes back.
+        """
+        level, since = self._levels.get(client, (self._burst, now_s))
+        level = min(self._burst, level + (now_s - since) * self._per_second)
+        waits = level < 1
+        self._levels[client] = (level if waits else level - 1, now_s)
+        self._levels.move_to_end(client)
+        if len(self._levels) > MAX_BUCKETS:
+            self._levels.popitem(last=False)
+        return (1 - level) / self._per_second if waits else 0.0
+
+
+def client_of(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the client that limits count: its address, or the /64 of an IPv6 one.
+
+    Args:
+        remote: address of the connection; None for a Unix socket.
+        forwarded: values of ``X-Forwarded-For``, in order; believed only from `trusted`, from the right, because a
+            client may write anything to the left of what the proxy adds.
+        trusted: networks of our proxies.
+
+    >>> trusted = [ipaddress.ip_network("10.0.0.0/8")]
+    >>> client_of("10.0.0.1", ["6.6.6.6, 9.9.9.9, 10.0.0.7"], trusted)
+    '9.9.9.9'
+    >>> client_of("8.8.8.8", ["9.9.9.9"], trusted), client_of("2001:db8::1", [], trusted)
+    ('8.8.8.8', '2001:db8::/64')
+    """
+    address = _parse(remote or "")
+    if address is None:
+        return LOCAL
+    if trusted and forwarded:
+        for hop in ",".join(forwarded).rsplit(",", MAX_FORWARDED)[::-1]:
+            if not is_within(address, trusted):
+                break
+            previous = _parse(hop.strip())
+            if previous is None:
+                break
+            address = previous
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_within(address: Address, networks: Sequence[Network]) -> bool:
+    """Tell whether the address is of one of the networks."""
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def is_client_within(client: str, networks: Sequence[Network]) -> bool:
+    """Tell whether a client, as `client_of` names it, is of one of the networks."""
+    address = _parse(client.partition("/")[0])
+    return client == LOCAL or (address is not None and is_within(_last(client, address), networks))
+
+
+def _last(client: str, address: Address) -> Address:
+    """Return ::1 for its /64, which `client_of` made of it and which holds nobody else."""
+    return ipaddress.IPv6Address("::1") if client == "::/64" else address
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
