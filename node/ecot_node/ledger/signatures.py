@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Signature checks: in place when few wait, in worker processes when many do.
+
+Never a thread call for each signature: it costs more than it gains (see docs/benchmarks.md). A worker gets a list of
+``(public key, message, signature)`` and answers one byte each.
+"""
+
+import asyncio
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final
+
+from ecot_protocol.wire.keys import is_signature_valid
+
+SignedItem = tuple[bytes, bytes, bytes]
+"""Public key (33 bytes), message, signature (64 bytes)."""
+WORTH_A_WORKER: Final = 48
+"""Fewer signatures than this are checked in place: handing them over would take as long."""
+
+
+def verify_signatures(items: Sequence[SignedItem]) -> bytes:
+    """Check signatures; one byte each, 1 if good."""
+    return bytes(is_signature_valid(*item) for item in items)
+
+
+class SignatureChecker:
+    """Checks lists of signatures.
+
+    Args:
+        worker_count: processes to use; 0 checks everything in place.
+    """
+
+    def __init__(self, worker_count: int) -> None:
+        self._worker_count = worker_count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def start(self) -> None:
+        """Start the workers."""
+        if self._worker_count:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["ecot_protocol.wire.keys"])
+            self._pool = ProcessPoolExecutor(self._worker_count, mp_context=context)
+
+    async def warm_up(self) -> None:
+        """Wait until every worker has answered once."""
+        if self._pool is not None:
+            loop = asyncio.get_running_loop()
+            calls = (loop.run_in_executor(self._pool, verify_signatures, ()) for _ in range(self._worker_count))
+            await asyncio.gather(*calls)
+
+    def stop(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def is_worth_a_worker(self, count: int) -> bool:
+        """Tell whether so many signatures go to the workers."""
+        return self._pool is not None and count >= WORTH_A_WORKER
+
+    async def check(self, items: Sequence[SignedItem]) -> bytes:
+        """Check signatures; one byte each, 1 if good."""
+        pool = self._pool
+        if pool is None or len(items) < WORTH_A_WORKER:
+            return verify_signatures(items)
+        loop = asyncio.get_running_loop()
+        size = -(-len(items) // self._worker_count)
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        return b"".join(await asyncio.gather(*(loop.run_in_executor(pool, verify_signatures, part) for part in parts)))

@@ -1,0 +1,482 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The one writer of a ledger.
+
+    submit -> admit (form) -> queue -> signatures -> [check, effect, leaf] for the group that waits -> one root, one
+    checkpoint -> one durable transaction -> each caller's reply -> views and listeners
+
+Rules:
+
+1. Nothing is acknowledged before the store says that it is durable; reads wait for a commit on its way.
+2. Groups form by themselves: whatever arrived while the last commit was on its way.
+3. A refused entry changes nothing. An effect that raises is quarantined by its body's hash; the state is rebuilt.
+4. If a commit fails, the writer stops, the store is reopened, the state is rebuilt, and each waiting caller is told
+   what the store then holds.
+5. The writer never signs two checkpoints that do not agree: it signs only what it is about to commit, and after a
+   failure continues from what the store holds.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from ecot_node.ledger import boot
+from ecot_node.ledger.admission import Admitted, admit, check_signatures
+from ecot_node.ledger.clock import RecordClock
+from ecot_node.ledger.errors import LedgerCorrupt, NotWriting, Overloaded
+from ecot_node.ledger.follow import ViewFollower
+from ecot_node.ledger.group import Group, Pending, build_group
+from ecot_node.ledger.port import RecordedEntry, StateProof, Status, Views
+from ecot_node.ledger.signatures import SignatureChecker
+from ecot_node.ledger.snapshot import SnapshotHeader, write_snapshot
+from ecot_node.ledger.tree import prove, snapshot_edge
+from ecot_node.store.errors import StoreError, StoreFull
+from ecot_node.store.port import LogStore, OpenedLog, Quarantined
+from ecot_protocol.domains.coop.acts import SEAL, SealState
+from ecot_protocol.machine import Machine
+from ecot_protocol.state import State
+from ecot_protocol.wire.encoding import encode
+from ecot_protocol.wire.entry import BODY, Body, Entry, decode_record, sign_body
+from ecot_protocol.wire.ids import uuid7
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.merkle import Frontier, TileEdge, inclusion_proof
+from ecot_protocol.wire.note import NoteSigner
+from ecot_protocol.wire.reply import Outcome, RecordedBefore, Refused, Reply, Unknown
+
+R = TypeVar("R")
+log = structlog.get_logger("ecot.ledger")
+
+QUEUE_LIMIT: Final = 20_000
+"""Entries that may wait; one more is answered with `Overloaded`."""
+GROUP_LIMIT: Final = 2_000
+"""Entries of one commit, so that no caller waits for a very long one."""
+MAYBE_RECORDED: Final = frozenset(("expired", "id_time_out_of_range", "id_used", "wrong_ledger"))
+"""Refusals of an entry that may be in the log already (the last one: a genesis sent again)."""
+REOPEN_TRIES: Final = 5
+REOPEN_PAUSE_S: Final = 0.2
+SEAL_LIFETIME_MS: Final = 60_000
+
+
+class WriterKeys(msgspec.Struct, frozen=True):
+    """The node's keys that the writer signs with.
+
+    Attributes:
+        agent: signs the node's own entries.
+        log_seed: 32 bytes; signs checkpoints under the log's origin.
+        draw: returns that many random bytes, for entry ids.
+    """
+
+    agent: Signer
+    log_seed: bytes
+    draw: Callable[[int], bytes]
+
+
+class Writer:
+    """A ledger that takes entries; implements `ecot_node.ledger.port.Ledger`.
+
+    Args:
+        store: closed; `start` opens it.
+        machine: the rules.
+        keys: what it signs with.
+        views: followed by facts; None for none.
+        checker: of signatures, started.
+        snapshots: folder of snapshots; None for none.
+        clock_of: makes the record clock from the newest record's time.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        machine: Machine,
+        keys: WriterKeys,
+        *,
+        views: Views | None = None,
+        checker: SignatureChecker | None = None,
+        snapshots: Path | None = None,
+        clock_of: Callable[[int], RecordClock] = RecordClock,
+    ) -> None:
+        self._store, self._machine, self._keys = store, machine, keys
+        self._checker = checker or SignatureChecker(0)
+        self._snapshots = snapshots
+        self._clock_of = clock_of
+        self._follower = ViewFollower(views)
+        self._state = State()
+        self._edge = TileEdge.empty()
+        self._frontier = Frontier.empty()
+        self._clock = clock_of(0)
+        self._note_signer: NoteSigner | None = None
+        self._checkpoint = b""
+        self._queue: deque[Pending] = deque()
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._blocked: str | None = "stopping"
+        self._listeners: list[Callable[[Sequence[RecordedEntry]], None]] = []
+        self._quarantine: set[bytes] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, ledger: bytes | None = None, is_clock_confirmed: bool = False) -> None:
+        """Open the store, rebuild the state, check the tree, begin to write.
+
+        Args:
+            ledger: the ledger id that the store must hold; None before the genesis or to take what is there.
+            is_clock_confirmed: an operator has looked at the clock.
+
+        Raises:
+            StoreError: see `LogWrites.open`.
+            LedgerCorrupt: what is stored does not verify.
+        """
+        opened = await self._store.open(ledger=ledger)
+        self._quarantine = {one.entry_hash for one in await self._store.quarantine_list()}
+        await self._load(opened)
+        if is_clock_confirmed:
+            self._clock.confirm()
+        self._blocked = "clock_jump" if self._clock.has_jumped else None
+        self._check_rules()
+        await self._follower.start()
+        self._task = asyncio.create_task(self._run(), name="writer")
+        log.info("ledger_open", size=self._state.size, blocked=self._blocked)
+
+    async def stop(self) -> None:
+        """Finish the group at work, refuse what waits, close the store."""
+        self._blocked = "stopping"
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        while self._queue:
+            self._queue.popleft().future.set_exception(NotWriting("stopping"))
+        await self._follower.stop()
+        await self._store.close()
+
+    async def _load(self, opened: OpenedLog) -> None:
+        """Rebuild everything in memory from what the store holds."""
+        state = await boot.find_snapshot(self._store, self._snapshots, opened.size)
+        if state is None or not await self._follower.can_follow_from(state.size):
+            state = State()
+        await boot.replay(self._machine, self._store, state, self._follower.replayed)
+        if state.size != opened.size:
+            raise LedgerCorrupt(state.size, "record_missing", f"the log has {opened.size} records")
+        self._state = state
+        self._take_log_key()
+        verifiers = [self._note_signer.verifier] if self._note_signer is not None else []
+        self._edge = boot.check_tree(opened, verifiers)
+        self._frontier = self._edge.frontier()
+        self._checkpoint = opened.checkpoint or b""
+        self._clock = self._clock_of(state.received_at_ms)
+
+    def _take_log_key(self) -> None:
+        profile = self._state.coop.profile.get("")
+        if profile is not None:
+            self._note_signer = NoteSigner(profile.origin, self._keys.log_seed)
+
+    def _check_rules(self) -> None:
+        if self._state.rules > self._machine.table.highest_rules:
+            self.block("rules_unknown")
+
+    # --- the port ---------------------------------------------------------------------------------------------------
+
+    async def submit(self, entries: Sequence[Entry]) -> Reply:
+        """See `Ledger.submit`."""
+        if self._blocked is not None:
+            raise NotWriting(self._blocked)
+        if self._waiting + len(entries) > QUEUE_LIMIT:
+            raise Overloaded
+        self._waiting += len(entries)
+        pending = Pending(admit(self._machine, entries, self._state.rules), asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        self._wake.set()
+        return await pending.future
+
+    async def read(self, question: Callable[[State], R]) -> R:
+        """See `Ledger.read`."""
+        while not self._settled.is_set():
+            await self._settled.wait()
+        return question(self._state)
+
+    async def wait_for(self, index: int, timeout_s: float) -> bool:
+        """See `Ledger.wait_for`."""
+        return await self._follower.wait_for(index, timeout_s)
+
+    async def prove(self, rows: Sequence[tuple[str, bytes]]) -> Sequence[StateProof]:
+        """See `Ledger.prove`."""
+        future: asyncio.Future[Sequence[StateProof]] = asyncio.get_running_loop().create_future()
+        await self.seal(rows, future)
+        return await future
+
+    def subscribe(self, listener: Callable[[Sequence[RecordedEntry]], None]) -> Callable[[], None]:
+        """See `Ledger.subscribe`."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def status(self) -> Status:
+        """See `Ledger.status`."""
+        mode = "writing"
+        if self._blocked is not None:
+            mode = "read_only" if self._blocked in ("witness_ahead", "rules_unknown") else "stopped"
+        elif self._state.ledger is None:
+            mode = "draft"
+        return Status(
+            mode=mode,
+            reason=self._blocked,
+            size=self._edge.size,
+            views_size=self._follower.size,
+            waiting=self._waiting,
+        )
+
+    def checkpoint(self) -> bytes:
+        """See `Ledger.checkpoint`."""
+        return self._checkpoint
+
+    def edge(self) -> TileEdge:
+        """Return a copy of the tree's edge as of the newest durable record, for proofs."""
+        return snapshot_edge(self._edge)
+
+    def block(self, reason: str) -> None:
+        """Take no more entries until the node is started again; `reason` is a code of `NotWriting`."""
+        if self._blocked is None:
+            log.error("ledger_blocked", reason=reason)
+            self._blocked = reason
+
+    async def seal(
+        self,
+        rows: Sequence[tuple[str, bytes]] = (),
+        proofs: "asyncio.Future[Sequence[StateProof]] | None" = None,
+    ) -> Reply:
+        """Record a seal of the state as it is when its turn comes, and prove `rows` against it."""
+        if self._blocked is not None:
+            raise NotWriting(self._blocked)
+        if self._state.ledger is None:
+            raise NotWriting("not_founded")
+        pending = Pending([], asyncio.get_running_loop().create_future(), seal_rows=tuple(rows), proofs=proofs)
+        self._waiting += 1
+        self._queue.append(pending)
+        self._wake.set()
+        return await pending.future
+
+    async def append_own(self, tag: str, payload: msgspec.Struct, *, lifetime_ms: int = SEAL_LIFETIME_MS) -> Reply:
+        """Record an entry of the node itself, signed by its agent key."""
+        return await self.submit((self.sign_own(tag, payload, lifetime_ms=lifetime_ms),))
+
+    def sign_own(self, tag: str, payload: msgspec.Struct, *, lifetime_ms: int = SEAL_LIFETIME_MS) -> Entry:
+        """Build an entry of the node itself: no author, the agent key's signature."""
+        now = self._clock.next_ms()
+        assert self._state.ledger is not None, "a node acts after the genesis"
+        body = BODY.encode(
+            Body(
+                author=None,
+                expires_at=now + lifetime_ms,
+                id=uuid7(now, self._keys.draw(10)),
+                ledger=self._state.ledger,
+                payload=msgspec.Raw(encode(payload)),
+                type=tag,
+            )
+        )
+        return Entry(body, (sign_body(self._keys.agent, body),), ())
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._blocked == "stopping":
+                    return
+                self._wake.clear()
+                if not self._queue:
+                    await self._wake.wait()
+                continue
+            batch = self._take()
+            try:
+                await self._write(batch)
+            except Exception as error:  # every caller gets an answer, whatever broke; then the writer is stopped
+                log.exception("writer_failed")
+                self.block("store_failed")
+                for pending in batch:
+                    pending.fail(error if isinstance(error, StoreError) else NotWriting("store_failed"))
+            finally:
+                self._settled.set()
+                self._waiting -= sum(pending.count for pending in batch)
+            await asyncio.sleep(0)  # let readers in between two groups
+
+    def _take(self) -> list[Pending]:
+        batch = [self._queue.popleft()]
+        count = batch[0].count
+        while self._queue and count + self._queue[0].count <= GROUP_LIMIT:
+            batch.append(self._queue.popleft())
+            count += batch[-1].count
+        return batch
+
+    async def _write(self, batch: list[Pending]) -> None:
+        if self._blocked is not None or self._clock.has_jumped:
+            self.block("clock_jump")
+            for pending in batch:
+                pending.fail(NotWriting(self._blocked or "clock_jump"))
+            return
+        admitted = [one for pending in batch for one in pending.items if isinstance(one, Admitted)]
+        await check_signatures(admitted, self._state, self._checker)
+        self._settled.clear()
+        group = Group(self._machine, self._state, self._clock.next_ms(), self._quarantine)
+        try:
+            for pending in batch:
+                self._record(group, pending)
+        except Exception as error:  # noqa: BLE001 - an effect broke its promise: see rule 3
+            await self._quarantine_entry(group, error)
+            await self._write(batch)
+            return
+        await self._finish(group, batch)
+
+    def _record(self, group: Group, pending: Pending) -> None:
+        if pending.seal_rows is not None:
+            self._record_seal(group, pending)
+            return
+        pending.outcomes = [group.record(one) if isinstance(one, Admitted) else one for one in pending.items]
+
+    def _record_seal(self, group: Group, pending: Pending) -> None:
+        state, size = self._state, self._state.size
+        digest = state.digest()
+        index = size
+        pending.state_proofs = []
+        for table, key in pending.seal_rows or ():
+            value, siblings = state.prove(table, key)
+            proof = StateProof(table=table, key=key, value=value, siblings=siblings, seal_index=index)
+            pending.state_proofs.append(proof)
+        if self._snapshots is not None and not pending.seal_rows:
+            header = SnapshotHeader(digest=digest, format=1, ledger=state.ledger or b"", seal_index=index, size=size)
+            pending.snapshot = (header, list(state.dump()))
+        entry = self.sign_own(SEAL.tag, SealState(digest=digest, size=size))
+        submission = self._machine.admit(entry, state.rules)
+        admitted = Admitted(submission, True)
+        pending.items = [admitted]
+        pending.outcomes = [group.record(admitted)]
+
+    async def _finish(self, group: Group, batch: list[Pending]) -> None:
+        lookups = await self._look_up(group, batch)
+        if group.rows:
+            self._take_log_key()
+            assert self._note_signer is not None
+            built = build_group(group, self._frontier, self._edge, self._note_signer)
+            try:
+                await self._store.commit(built.commit)
+            except StoreError as error:
+                await self._recover(batch, error)
+                return
+            self._frontier, self._edge = built.tree.frontier, built.edge
+            self._checkpoint = built.commit.checkpoint or b""
+            group.tree = built.tree
+        self._settled.set()
+        await self._answer(group, batch, lookups)
+        if group.recorded:
+            self._publish(group.recorded)
+        self._check_rules()
+
+    async def _look_up(self, group: Group, batch: list[Pending]) -> dict[bytes, tuple[int, int]]:
+        """Find entries that were refused for a used id or their age, but whose very body is in the log already."""
+        found: dict[bytes, tuple[int, int]] = {}
+        for pending in batch:
+            for one, outcome in zip(pending.items, pending.outcomes, strict=True):
+                if not isinstance(one, Admitted) or not isinstance(outcome, Refused):
+                    continue
+                if outcome.code in MAYBE_RECORDED:
+                    body = one.submission.entry.body
+                    here = group.find(one.submission.body.id, body)
+                    stored = None if here else await self._store.find_entry(one.submission.body.id)
+                    if here is not None:
+                        found[body] = here
+                    elif stored is not None and decode_record(stored.record).body == body:
+                        found[body] = (stored.index, stored.received_at_ms)
+        return found
+
+    async def _answer(self, group: Group, batch: list[Pending], lookups: dict[bytes, tuple[int, int]]) -> None:
+        checkpoint = self._checkpoint.decode()
+        for pending in batch:
+            if lookups:
+                pending.outcomes = [
+                    await self._outcome(one, outcome, lookups)
+                    for one, outcome in zip(pending.items, pending.outcomes, strict=True)
+                ]
+            pending.resolve(group, checkpoint)
+            if pending.snapshot is not None and self._snapshots is not None:
+                await asyncio.to_thread(write_snapshot, self._snapshots, *pending.snapshot)
+
+    async def _outcome(
+        self, one: Admitted | Refused, outcome: Outcome, lookups: dict[bytes, tuple[int, int]]
+    ) -> Outcome:
+        body = one.submission.entry.body if isinstance(one, Admitted) else b""
+        if body not in lookups or not isinstance(outcome, Refused):
+            return outcome
+        index, received_at_ms = lookups[body]
+        return await self._recorded_before(index, received_at_ms)
+
+    async def _recorded_before(self, index: int, received_at_ms: int) -> RecordedBefore:
+        edge = self.edge()
+        proof = await prove(self._store, edge, lambda reader: inclusion_proof(reader, index, edge.size))
+        return RecordedBefore(index, received_at_ms, proof)
+
+    def _publish(self, recorded: list[RecordedEntry]) -> None:
+        self._follower.feed(recorded)
+        for listener in tuple(self._listeners):
+            listener(recorded)
+
+    # --- when something breaks --------------------------------------------------------------------------------------
+
+    async def _quarantine_entry(self, group: Group, error: Exception) -> None:
+        """Remember the entry whose effect raised, and rebuild the state that it may have half changed."""
+        culprit = group.at_work
+        assert culprit is not None, "only a record can raise here"
+        entry_hash = culprit.body_hash
+        log.error("entry_quarantined", body_hash=entry_hash.hex(), type=culprit.body.type, error=repr(error))
+        self._quarantine.add(entry_hash)
+        await self._store.quarantine_put(Quarantined(entry_hash, culprit.entry.body, repr(error)))
+        await self._rebuild()
+
+    async def _rebuild(self) -> None:
+        state = await boot.find_snapshot(self._store, self._snapshots, self._edge.size) or State()
+        await boot.replay(self._machine, self._store, state, self._follower.ignore)
+        self._state = state
+        self._clock.follow(state.received_at_ms)
+
+    async def _recover(self, batch: list[Pending], error: StoreError) -> None:
+        """After a failed commit: reopen, rebuild, tell each caller what the store holds."""
+        log.error("commit_failed", error=str(error))
+        for attempt in range(REOPEN_TRIES):
+            try:
+                opened = await self._store.reopen()
+            except StoreError:
+                await asyncio.sleep(REOPEN_PAUSE_S * (attempt + 1))
+                continue
+            await self._load(opened)
+            self._settled.set()
+            await self._answer_recovered(batch)
+            if isinstance(error, StoreFull):
+                self.block("store_full")
+            return
+        self.block("store_failed")
+        for pending in batch:
+            unknown: list[Outcome] = [
+                Unknown("outcome_unknown") if isinstance(one, Admitted) else one for one in pending.items
+            ]
+            pending.outcomes = unknown
+            pending.resolve(None, "")
+
+    async def _answer_recovered(self, batch: list[Pending]) -> None:
+        for pending in batch:
+            pending.outcomes = [
+                await self._recovered(one, before) for one, before in zip(pending.items, pending.outcomes, strict=True)
+            ]
+            pending.resolve(None, self._checkpoint.decode())
+
+    async def _recovered(self, one: Admitted | Refused, before: Outcome) -> Outcome:
+        if not isinstance(one, Admitted):
+            return before
+        stored = await self._store.find_entry(one.submission.body.id)
+        if stored is None:
+            return before if isinstance(before, Refused) else Refused("not_recorded", ())
+        if decode_record(stored.record).body != one.submission.entry.body:
+            return Refused("id_used", ())
+        return await self._recorded_before(stored.index, stored.received_at_ms)
