@@ -18,10 +18,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ecot_protocol.domains.catalogue.acts import CATALOGUE_TYPES
 from ecot_protocol.domains.coop import acts as coop_acts
 from ecot_protocol.domains.coop.genesis import GENESIS
 from ecot_protocol.domains.coop.state import WithdrawalKey, recovery_principal
+from ecot_protocol.domains.federation.acts import FEDERATION_TYPES
+from ecot_protocol.domains.governance.acts import GOVERNANCE_TYPES
 from ecot_protocol.domains.membership.acts import MEMBERSHIP_TYPES
+from ecot_protocol.domains.royalty.acts import ROYALTY_TYPES
 from ecot_protocol.domains.shares.acts import SHARES_TYPES
 from ecot_protocol.domains.trade.acts import TRADE_TYPES
 from ecot_protocol.errors import RemoteProtocolError
@@ -55,6 +59,10 @@ ENTRY_TYPES: Final[tuple[AnyEntryType, ...]] = (
     *MEMBERSHIP_TYPES,
     *SHARES_TYPES,
     *TRADE_TYPES,
+    *GOVERNANCE_TYPES,
+    *CATALOGUE_TYPES,
+    *ROYALTY_TYPES,
+    *FEDERATION_TYPES,
 )
 """The one table of entry types."""
 
@@ -227,7 +235,9 @@ class Machine:
             reason = Reason.of("time_went_back", at_ms=record.received_at_ms)
         result = reason or self.record(state, submission, record.received_at_ms)
         if isinstance(result, Reason):
-            raise RemoteProtocolError("record_refused", f"index {state.size}: {result}", index=state.size, reason=result)
+            raise RemoteProtocolError(
+                "record_refused", f"index {state.size}: {result}", index=state.size, reason=result
+            )
         return result
 
 

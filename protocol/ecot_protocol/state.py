@@ -8,8 +8,12 @@ The same records give the same state, hence the same `digest`, on every node. A 
 from collections.abc import Iterator
 from typing import Any
 
+from ecot_protocol.domains.catalogue.state import CatalogueSlice
 from ecot_protocol.domains.coop.state import CoopSlice
+from ecot_protocol.domains.federation.state import FederationSlice
+from ecot_protocol.domains.governance.state import GovernanceSlice
 from ecot_protocol.domains.membership.state import MembershipSlice
+from ecot_protocol.domains.royalty.state import RoyaltySlice
 from ecot_protocol.domains.shares.state import SharesSlice
 from ecot_protocol.domains.trade.state import TradeSlice
 from ecot_protocol.errors import RemoteProtocolError
@@ -34,10 +38,14 @@ class State:
         "_map",
         "_tables",
         "accounts",
+        "catalogue",
         "coop",
+        "federation",
+        "governance",
         "head",
         "membership",
         "received_at_ms",
+        "royalty",
         "shares",
         "size",
         "trade",
@@ -54,13 +62,27 @@ class State:
         self.membership = MembershipSlice()
         self.shares = SharesSlice()
         self.trade = TradeSlice()
+        self.governance = GovernanceSlice()
+        self.catalogue = CatalogueSlice()
+        self.royalty = RoyaltySlice()
+        self.federation = FederationSlice()
         self._map = StateMap()
         self._tables = {table.name: table for table in self._all_tables()}
 
     def _all_tables(self) -> Iterator[Table[Any, Any]]:
         yield self.head
         yield self.used_ids.table
-        for part in (self.accounts, self.coop, self.membership, self.shares, self.trade):
+        for part in (
+            self.accounts,
+            self.coop,
+            self.membership,
+            self.shares,
+            self.trade,
+            self.governance,
+            self.catalogue,
+            self.royalty,
+            self.federation,
+        ):
             yield from part.tables()
 
     @property

@@ -17,6 +17,8 @@ from ecot_protocol.wire.encoding import Count, Integer, Positive, UnitCode, Wire
 MINIMUM_DURATION_MS: Final = 1_000
 WEIGHT_TOTAL_BP: Final = 10_000
 MAX_COLLEGES: Final = 16
+RESERVED_HEADS: Final = frozenset(("bank", "claims", "royalties", "subscriptions"))
+"""Purposes of accounts that no head of a sharing can be named after."""
 
 Duration = Annotated[int, msgspec.Meta(ge=MINIMUM_DURATION_MS, le=100 * 366 * 86_400_000)]
 """Milliseconds, from a second to a century."""
@@ -264,4 +266,4 @@ def _are_heads_sound(rules: RoyaltyStatutes) -> bool:
     for head in rules.heads:
         common *= head.rate.denominator
     total = sum(head.rate.numerator * common // head.rate.denominator for head in rules.heads)
-    return len(codes) == len(rules.heads) and total == common
+    return len(codes) == len(rules.heads) and total == common and not codes & RESERVED_HEADS
