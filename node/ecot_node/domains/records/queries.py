@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Questions to the tables of every record: which a caller may read, which concern somebody, statements of accounts."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ecot_node.domains.projector import split_ids
+from ecot_node.domains.records.views import FACT_BITS, ID_BYTES, postings, progress, records, touches
+from ecot_node.http.callers import Caller, readable_visibilities
+from ecot_node.http.port import RecordedMeta, ViewsReads
+
+_COLUMNS: Final = (
+    records.c.idx,
+    records.c.entry_id,
+    records.c.received_at_ms,
+    records.c.type,
+    records.c.author,
+    records.c.visibility,
+    records.c.parties,
+)
+_INDEXED: Final = sa.select(progress.c.indexed).scalar_subquery()
+
+
+class ViewsRecordIndex:
+    """The `RecordIndex` of the HTTP floor.
+
+    Args:
+        views: to read from.
+    """
+
+    def __init__(self, views: ViewsReads) -> None:
+        self._views: Final = views
+
+    async def entry(self, index: int) -> RecordedMeta | None:
+        async with self._views.connect() as connection:
+            row = (await connection.execute(sa.select(*_COLUMNS).where(records.c.idx == index))).one_or_none()
+        return None if row is None else _meta(row)
+
+    async def visible(
+        self, caller: Caller | None, *, after: int, limit: int, tag: str | None, author: bytes | None
+    ) -> list[RecordedMeta]:
+        query = sa.select(*_COLUMNS).where(records.c.idx > after, _is_visible(caller))
+        if tag is not None:
+            query = query.where(records.c.type == tag)
+        if author is not None:
+            query = query.where(records.c.author == author)
+        async with self._views.connect() as connection:
+            rows = await connection.execute(query.order_by(records.c.idx).limit(limit))
+            return [_meta(row) for row in rows]
+
+
+def _meta(row: sa.Row[*tuple[Any, ...]]) -> RecordedMeta:
+    return RecordedMeta(
+        index=row.idx,
+        entry_id=row.entry_id,
+        received_at_ms=row.received_at_ms,
+        type=row.type,
+        author=row.author,
+        visibility=row.visibility,
+        parties=tuple(split_ids(row.parties)),
+    )
+
+
+def _is_visible(caller: Caller | None) -> sa.ColumnElement[bool]:
+    readable = readable_visibilities(caller)
+    # Written out, because only then does SQLite see that the partial index `records_open` answers.
+    is_open = sa.or_(*(records.c.visibility == sa.literal_column(f"'{one}'") for one in sorted(readable)))
+    if caller is None or "parties" in readable:
+        return is_open
+    is_own = sa.and_(
+        records.c.visibility == "parties", records.c.idx.in_(touching(caller.party_ids, only_parties=True))
+    )
+    return sa.or_(is_open, is_own)
+
+
+def touching(whom: Collection[bytes], *, only_parties: bool) -> sa.CompoundSelect[int]:
+    """Return the query for the indexes of the records that have to do with somebody.
+
+    Args:
+        whom: ids of members, persons or organs.
+        only_parties: leave out records that only move an account of theirs.
+    """
+    ids = sorted(whom)
+    batches = [_listed(touches.c.as_party, ids)]
+    columns = [records.c.parties]
+    if not only_parties:
+        batches.append(_listed(touches.c.as_owner, ids))
+        columns.append(records.c.owners)
+    holds = sa.or_(sa.false(), *(_holds(column, one) for column in columns for one in ids))
+    waiting = sa.select(records.c.idx).where(records.c.idx >= _INDEXED, holds)
+    return sa.union(*batches, waiting)
+
+
+def _listed(column: sa.Column[str], ids: Sequence[bytes]) -> sa.Select[tuple[int]]:
+    items = sa.func.json_each(column).table_valued(sa.column("value", sa.Integer), name="item")
+    return (
+        sa.select(items.c.value.label("idx")).select_from(touches.join(items, sa.true())).where(touches.c.whom.in_(ids))
+    )
+
+
+def _holds(joined: sa.Column[bytes], wanted: bytes) -> sa.ColumnElement[bool]:
+    """Tell whether joined ids hold one of them; across the border of two ids nothing counts."""
+    place = sa.func.instr(joined, wanted)
+    return sa.and_(place > 0, place % ID_BYTES == 1)
+
+
+async def views_size(connection: AsyncConnection) -> int:
+    """Return how many records this snapshot shows."""
+    return int((await connection.execute(sa.select(progress.c.size))).scalar_one())
+
+
+class Account(NamedTuple):
+    """An account: owner, unit, purpose."""
+
+    owner: bytes
+    unit: str
+    purpose: str
+
+
+class StatementLine(NamedTuple):
+    """One posting as the owner of the account sees it; `amount_minor` is negative if it went out."""
+
+    seq: int
+    at_ms: int
+    amount_minor: int
+    other: bytes
+    other_purpose: str
+    cause: bytes
+    reason: str
+
+    @property
+    def record_index(self) -> int:
+        """The record that posted it."""
+        return self.seq >> FACT_BITS
+
+
+def _lines(account: Account) -> sa.Subquery:
+    """Select the postings of an account, those that it pays and those that it is paid."""
+    mine = touching([account.owner], only_parties=False).subquery("mine")
+    place = sa.and_(
+        postings.c.seq >= mine.c.idx * (1 << FACT_BITS), postings.c.seq < (mine.c.idx + 1) * (1 << FACT_BITS)
+    )
+    paid = sa.and_(postings.c.payer == account.owner, postings.c.payer_purpose == account.purpose)
+    got = sa.and_(postings.c.payee == account.owner, postings.c.payee_purpose == account.purpose)
+    return (
+        sa.select(
+            postings.c.seq,
+            records.c.received_at_ms.label("at_ms"),
+            sa.case((paid, -postings.c.amount_minor), else_=postings.c.amount_minor).label("amount_minor"),
+            sa.case((paid, postings.c.payee), else_=postings.c.payer).label("other"),
+            sa.case((paid, postings.c.payee_purpose), else_=postings.c.payer_purpose).label("other_purpose"),
+            postings.c.cause,
+            postings.c.reason,
+        )
+        .select_from(mine)
+        .join(postings, place)
+        .join(records, records.c.idx == mine.c.idx)
+        .where(postings.c.unit == account.unit, sa.or_(paid, got))
+        .subquery("lines")
+    )
+
+
+async def balance_before(connection: AsyncConnection, account: Account, from_ms: int) -> int:
+    """Return the sum of the account's postings whose record is older than `from_ms`."""
+    lines = _lines(account)
+    query = sa.select(sa.func.coalesce(sa.func.sum(lines.c.amount_minor), 0)).where(lines.c.at_ms < from_ms)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def statement_lines(
+    connection: AsyncConnection, account: Account, *, from_ms: int, to_ms: int, after: int, limit: int
+) -> list[StatementLine]:
+    """Return postings of an account, oldest first.
+
+    Args:
+        connection: a snapshot.
+        account: whose.
+        from_ms: not before this instant.
+        to_ms: before this instant.
+        after: only sequences above this one; -1 is the beginning.
+        limit: most lines.
+    """
+    lines = _lines(account)
+    query = sa.select(lines).where(lines.c.at_ms >= from_ms, lines.c.at_ms < to_ms, lines.c.seq > after)
+    rows = await connection.execute(query.order_by(lines.c.seq).limit(limit))
+    return [StatementLine(*row) for row in rows]
