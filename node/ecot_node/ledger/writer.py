@@ -44,12 +44,13 @@ from ecot_protocol.wire.entry import BODY, Body, Entry, decode_record, sign_body
 from ecot_protocol.wire.ids import uuid7
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.merkle import Frontier, TileEdge, inclusion_proof
-from ecot_protocol.wire.note import NoteSigner
+from ecot_protocol.wire.note import NoteSigner, NoteVerifier
 from ecot_protocol.wire.reply import Outcome, RecordedBefore, Refused, Reply, Unknown
 
 R = TypeVar("R")
 log = structlog.get_logger("ecot.ledger")
 
+READ_ONLY_REASONS: Final = frozenset(("rules_unknown", "witness_ahead", "witness_unasked"))
 QUEUE_LIMIT: Final = 20_000
 """Entries that may wait; one more is answered with `Overloaded`."""
 GROUP_LIMIT: Final = 2_000
@@ -86,6 +87,7 @@ class Writer:
         checker: of signatures, started.
         snapshots: folder of snapshots; None for none.
         clock_of: makes the record clock from the newest record's time.
+        genesis: hash of the only genesis body that may found the ledger; None: any.
     """
 
     def __init__(
@@ -98,11 +100,13 @@ class Writer:
         checker: SignatureChecker | None = None,
         snapshots: Path | None = None,
         clock_of: Callable[[int], RecordClock] = RecordClock,
+        genesis: bytes | None = None,
     ) -> None:
         self._store, self._machine, self._keys = store, machine, keys
         self._checker = checker or SignatureChecker(0)
         self._snapshots = snapshots
         self._clock_of = clock_of
+        self._genesis = genesis
         self._follower = ViewFollower(views)
         self._state = State()
         self._edge = TileEdge.empty()
@@ -122,12 +126,15 @@ class Writer:
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def start(self, *, ledger: bytes | None = None, is_clock_confirmed: bool = False) -> None:
+    async def start(
+        self, *, ledger: bytes | None = None, is_clock_confirmed: bool = False, blocked: str | None = None
+    ) -> None:
         """Open the store, rebuild the state, check the tree, begin to write.
 
         Args:
             ledger: the ledger id that the store must hold; None before the genesis or to take what is there.
             is_clock_confirmed: an operator has looked at the clock.
+            blocked: why nothing may be written yet; until `unblock`.
 
         Raises:
             StoreError: see `LogWrites.open`.
@@ -138,7 +145,7 @@ class Writer:
         await self._load(opened)
         if is_clock_confirmed:
             self._clock.confirm()
-        self._blocked = "clock_jump" if self._clock.has_jumped else None
+        self._blocked = "clock_jump" if self._clock.has_jumped else blocked
         self._check_rules()
         await self._follower.start()
         self._task = asyncio.create_task(self._run(), name="writer")
@@ -188,11 +195,19 @@ class Writer:
             raise NotWriting(self._blocked)
         if self._waiting + len(entries) > QUEUE_LIMIT:
             raise Overloaded
+        items = admit(self._machine, entries, self._state.rules)
+        if self._state.ledger is None and self._genesis is not None:
+            items = [self._only_our_genesis(one) for one in items]
         self._waiting += len(entries)
-        pending = Pending(admit(self._machine, entries, self._state.rules), asyncio.get_running_loop().create_future())
+        pending = Pending(items, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
         self._wake.set()
         return await pending.future
+
+    def _only_our_genesis(self, one: Admitted | Refused) -> Admitted | Refused:
+        """Before the genesis, whoever reaches the node could found a ledger of his own on it."""
+        is_other = isinstance(one, Admitted) and one.submission.body_hash != self._genesis
+        return Refused("genesis_not_ours", ()) if is_other else one
 
     async def read(self, question: Callable[[State], R]) -> R:
         """See `Ledger.read`."""
@@ -219,7 +234,7 @@ class Writer:
         """See `Ledger.status`."""
         mode = "writing"
         if self._blocked is not None:
-            mode = "read_only" if self._blocked in ("witness_ahead", "rules_unknown") else "stopped"
+            mode = "read_only" if self._blocked in READ_ONLY_REASONS else "stopped"
         elif self._state.ledger is None:
             mode = "draft"
         return Status(
@@ -243,6 +258,17 @@ class Writer:
         if self._blocked is None:
             log.error("ledger_blocked", reason=reason)
             self._blocked = reason
+
+    def unblock(self, reason: str) -> None:
+        """Begin to write, if `reason` is what held the writer back."""
+        if self._blocked == reason:
+            log.info("ledger_unblocked", reason=reason)
+            self._blocked = None
+
+    @property
+    def log_key(self) -> NoteVerifier | None:
+        """The verifier of our own log; None before the genesis."""
+        return self._note_signer.verifier if self._note_signer is not None else None
 
     async def seal(
         self,

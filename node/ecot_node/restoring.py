@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Restore a node from a backup, so that it can't begin a second history."""
+
+import shutil
+from pathlib import Path
+
+from ecot_node.config import FILE_NAME, GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, ConfigError
+from ecot_node.ledger.node_keys import load_keys
+from ecot_node.store.backup import Manifest, read_erasures, restore
+
+ERASURES_FILE = "erasures.jsonl"
+"""List of erasures, kept beside the backups; see `ecot-node erase`."""
+
+
+def restore_node(backup: Path, folder: Path, keys: Path, erasures: Path | None) -> Manifest:
+    """Unpack `backup` into `folder` with the keys and settings of `keys`, and mark it as restored.
+
+    Args:
+        backup: file of `ecot-node backup`.
+        folder: new.
+        keys: folder that holds ``keys/`` and ``node.toml``.
+        erasures: what was erased since the backup; by default the list in `keys`.
+
+    Raises:
+        StoreError: the backup is damaged or the folder is not empty.
+        KeyProblem: the keys are missing.
+        ConfigError: there is no node.toml beside them.
+    """
+    load_keys(keys / KEYS_FOLDER)
+    if not (keys / FILE_NAME).is_file():
+        raise ConfigError(f"{keys / FILE_NAME} is missing: expected the settings beside the keys")
+    listed = erasures or keys / ERASURES_FILE
+    manifest = restore(backup, folder, read_erasures(listed) if listed.is_file() else ())
+    shutil.copytree(keys / KEYS_FOLDER, folder / KEYS_FOLDER)
+    for name in (FILE_NAME, GENESIS_DRAFT, ERASURES_FILE):
+        if (keys / name).is_file():
+            shutil.copy2(keys / name, folder / name)
+    (folder / RESTORED_MARK).write_text("every witness is asked before this node writes again\n", encoding="utf-8")
+    return manifest
