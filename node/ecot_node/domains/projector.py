@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from ecot_node.domains.records.views import APPEND_POSTING, APPEND_RECORD, FACT_BITS, ID_BYTES
+from ecot_node.domains.records.views import APPEND_ACCOUNT, APPEND_POSTING, APPEND_RECORD, FACT_BITS, ID_BYTES
 from ecot_node.domains.rows import DomainViews, Rows, Value, merge_projections
 from ecot_node.ledger.port import RecordedEntry
 from ecot_protocol.ledger.facts import Posting
@@ -56,10 +56,14 @@ class Projector:
 
     Args:
         domains: in order from low to high.
+
+    Attributes:
+        accounts: (owner, unit, purpose) -> number in the table of accounts.
     """
 
     def __init__(self, domains: Sequence[DomainViews]) -> None:
         self._projections: Final = merge_projections(domains)
+        self.accounts: dict[tuple[bytes, str, str], int] = {}
 
     def project(self, entries: Sequence[RecordedEntry], touches: Touches) -> Rows:
         """Return what the records write, and note in `touches` whom they have to do with."""
@@ -86,7 +90,7 @@ class Projector:
     def _project_facts(self, entry: RecordedEntry, rows: Rows, postings: list[tuple[Value, ...]]) -> Sequence[bytes]:
         """Collect what the facts write; return the owners of the accounts that moved, parties left out."""
         others: dict[bytes, None] = {}
-        parties = entry.parties
+        parties, numbers = entry.parties, self.accounts
         seq = entry.index << FACT_BITS
         for fact in entry.facts:
             if type(fact) is Posting:
@@ -95,16 +99,15 @@ class Projector:
                     others[payer] = None
                 if payee not in parties:
                     others[payee] = None
+                unit, cause = fact.unit, fact.cause
+                paying, paid = (payer, unit, fact.payer_purpose), (payee, unit, fact.payee_purpose)
                 postings.append(
                     (
                         seq,
-                        payer,
-                        fact.payer_purpose,
-                        payee,
-                        fact.payee_purpose,
-                        fact.unit,
+                        numbers.get(paying) or self._number(paying, rows),
+                        numbers.get(paid) or self._number(paid, rows),
                         fact.amount_minor,
-                        fact.cause,
+                        None if cause == entry.entry_id else cause,
                         fact.reason,
                     )
                 )
@@ -114,6 +117,11 @@ class Projector:
                     projection(fact, entry, rows)
             seq += 1
         return tuple(others)
+
+    def _number(self, account: tuple[bytes, str, str], rows: Rows) -> int:
+        number = self.accounts[account] = len(self.accounts) + 1
+        rows.append(APPEND_ACCOUNT, number, *account)
+        return number
 
 
 def split_ids(joined: bytes) -> list[bytes]:

@@ -63,7 +63,13 @@ class ViewsFile:
             self._begin_anew()
             return
         self.size = row[0]
+        self._load()
+
+    def _load(self) -> None:
+        """Read back what is kept in memory of the tables."""
         self._waiting = _load_waiting(self._connection)
+        named = self._connection.execute("SELECT owner, unit, purpose, account FROM accounts")
+        self._projector.accounts = {(owner, unit, purpose): number for owner, unit, purpose, number in named}
 
     def _begin_anew(self) -> None:
         with contextlib.suppress(AttributeError):
@@ -74,7 +80,8 @@ class ViewsFile:
             for statement in self._ddl:
                 self._connection.execute(statement)
             self._connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", (_fingerprint(self._ddl),))
-        self.size, self._waiting = 0, Touches()
+        self.size = 0
+        self._load()
 
     def apply(self, entries: Sequence[RecordedEntry]) -> None:
         """Write what the records do, in one transaction; if it raises, nothing was written.
@@ -97,7 +104,7 @@ class ViewsFile:
                     self._connection.execute("UPDATE progress SET indexed = ?", (size,))
                 self._connection.execute("UPDATE progress SET size = ?", (size,))
         except BaseException:
-            self._waiting = _load_waiting(self._connection)
+            self._load()
             raise
         self.size = size
         if is_index_due:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ecot_node.domains.projector import split_ids
-from ecot_node.domains.records.views import FACT_BITS, ID_BYTES, postings, progress, records, touches
+from ecot_node.domains.records.views import FACT_BITS, ID_BYTES, accounts, postings, progress, records, touches
 from ecot_node.http.callers import Caller, readable_visibilities
 from ecot_node.http.port import RecordedMeta, ViewsReads
 
@@ -137,28 +137,37 @@ class StatementLine(NamedTuple):
         return self.seq >> FACT_BITS
 
 
+_payer, _payee = accounts.alias("payer"), accounts.alias("payee")
+
+
 def _lines(account: Account) -> sa.Subquery:
     """Select the postings of an account, those that it pays and those that it is paid."""
-    mine = touching([account.owner], only_parties=False).subquery("mine")
-    place = sa.and_(
-        postings.c.seq >= mine.c.idx * (1 << FACT_BITS), postings.c.seq < (mine.c.idx + 1) * (1 << FACT_BITS)
+    number = (
+        sa.select(accounts.c.account)
+        .where(
+            accounts.c.owner == account.owner, accounts.c.unit == account.unit, accounts.c.purpose == account.purpose
+        )
+        .scalar_subquery()
     )
-    paid = sa.and_(postings.c.payer == account.owner, postings.c.payer_purpose == account.purpose)
-    got = sa.and_(postings.c.payee == account.owner, postings.c.payee_purpose == account.purpose)
+    mine = touching([account.owner], only_parties=False).subquery("mine")
+    first = mine.c.idx * (1 << FACT_BITS)
+    is_paying = postings.c.payer == number
     return (
         sa.select(
             postings.c.seq,
             records.c.received_at_ms.label("at_ms"),
-            sa.case((paid, -postings.c.amount_minor), else_=postings.c.amount_minor).label("amount_minor"),
-            sa.case((paid, postings.c.payee), else_=postings.c.payer).label("other"),
-            sa.case((paid, postings.c.payee_purpose), else_=postings.c.payer_purpose).label("other_purpose"),
-            postings.c.cause,
+            sa.case((is_paying, -postings.c.amount_minor), else_=postings.c.amount_minor).label("amount_minor"),
+            sa.case((is_paying, _payee.c.owner), else_=_payer.c.owner).label("other"),
+            sa.case((is_paying, _payee.c.purpose), else_=_payer.c.purpose).label("other_purpose"),
+            sa.func.coalesce(postings.c.cause, records.c.entry_id).label("cause"),
             postings.c.reason,
         )
         .select_from(mine)
-        .join(postings, place)
+        .join(postings, sa.and_(postings.c.seq >= first, postings.c.seq < first + (1 << FACT_BITS)))
         .join(records, records.c.idx == mine.c.idx)
-        .where(postings.c.unit == account.unit, sa.or_(paid, got))
+        .join(_payer, _payer.c.account == postings.c.payer)
+        .join(_payee, _payee.c.account == postings.c.payee)
+        .where(sa.or_(is_paying, postings.c.payee == number))
         .subquery("lines")
     )
 
