@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The entry types of the federation."""
+
+from typing import Final
+
+from ecot_protocol.domains.federation.decisions import DECIDE, RESOLVE
+from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER
+from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT
+from ecot_protocol.domains.federation.transfers import PROMISE, SEND
+from ecot_protocol.ledger.entry_type import AnyEntryType
+
+FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
+    PEER,
+    END_PEERING,
+    GIVE_UP,
+    SEND,
+    PROMISE,
+    CLEAR_ACCEPT,
+    DECIDE,
+    RESOLVE,
+)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``federation.decide`` and ``federation.resolve``: one decision in the decider's log, then post or void on its proof.
+
+- The first decision of a deal in its decider's log is the decision; `check` refuses a second one.
+- A transfer is committed only while its promise stands in the same log. A round is committed only with the signatures
+  of all participants' agents, each given once that participant's ledger had reserved its part.
+- An abort of what is promised here waits for the deal's earliest abort; what isn't can be aborted at once, because
+  the memory of the decision keeps a late promise out.
+- A ledger, the decider's own included, resolves only on a record of the decision under a checkpoint that the decider's
+  log has signed and the quorum of the deal's witnesses has cosigned.
+"""
+
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+
+from ecot_protocol.domains.coop.state import board_signs
+from ecot_protocol.domains.federation import facts
+from ecot_protocol.domains.federation.proofs import (
+    CheckpointBytes,
+    Inclusion,
+    body_of,
+    open_signed,
+    proof_wrong,
+    require_included,
+)
+from ecot_protocol.domains.federation.state import Decided, FederationState, Outcome, Promised
+from ecot_protocol.domains.federation.statements import (
+    MAX_WITNESSES,
+    Contract,
+    Deal,
+    DealBytes,
+    DecisionPolicy,
+    LogKey,
+    Round,
+    SignatureBytes,
+    Witness,
+    decode_deal,
+)
+from ecot_protocol.domains.federation.transfers import node_signs
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.ledger.entry_type import BOARD, Act, EntryType, SignerRule, Visibility
+from ecot_protocol.ledger.facts import Fact
+from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.encoding import Codec, Id, Wire
+from ecot_protocol.wire.statement import is_statement_signed
+
+MAX_RESOLUTIONS: Final = 64
+DECIDE_TAG: Final = "federation.decide"
+
+
+class Decide(Wire):
+    """Payload of ``federation.decide``, by the node of the ledger that a deal names as its decider.
+
+    Attributes:
+        acceptances: signatures of the participants' agents over the round's statement, in its order, to commit a round;
+            else empty.
+        contract: statement of the deal; nil if its promise stands here and it is a transfer.
+        outcome: ``commit`` or ``abort``.
+        tid: of the deal.
+    """
+
+    acceptances: Annotated[tuple[SignatureBytes, ...], msgspec.Meta(max_length=64)]
+    contract: DealBytes | None
+    outcome: Outcome
+    tid: Id
+
+
+class Resolve(Wire):
+    """Payload of ``federation.resolve``: decisions of one log under one checkpoint, many deals at once.
+
+    Attributes:
+        checkpoint: signed by `log`, cosigned by `cosigners`.
+        cosigners: who must have cosigned it, ascending by name.
+        decisions: records of ``federation.decide``, each of another deal.
+        log: key of the decider's log.
+    """
+
+    checkpoint: CheckpointBytes
+    cosigners: Annotated[tuple[Witness, ...], msgspec.Meta(max_length=MAX_WITNESSES)]
+    decisions: Annotated[tuple[Inclusion, ...], msgspec.Meta(min_length=1, max_length=MAX_RESOLUTIONS)]
+    log: LogKey
+
+
+DECIDE_PAYLOAD: Final = Codec(Decide)
+
+
+def _decide_evidence(payload: Decide) -> Reason | None:
+    if payload.contract is None:
+        return Reason.of("evidence_wrong", problem="deal_missing") if payload.acceptances else None
+    try:
+        deal = decode_deal(payload.contract)
+    except RemoteProtocolError as error:
+        return proof_wrong(error)
+    if deal.tid != payload.tid:
+        return Reason.of("evidence_wrong", problem="tid_wrong")
+    needs_all = isinstance(deal.terms, Round) and payload.outcome == "commit"
+    agents = deal.terms.agents if isinstance(deal.terms, Round) and needs_all else ()
+    if len(payload.acceptances) != len(agents):
+        return Reason.of("evidence_wrong", problem="acceptances_incomplete")
+    pairs = zip(agents, payload.acceptances, strict=True)
+    if not all(is_statement_signed(agent, payload.contract, signature) for agent, signature in pairs):
+        return Reason.of("evidence_wrong", problem="bad_signature")
+    return None
+
+
+def _check_decide(state: FederationState, act: Act[Decide], at: int) -> Reason | None:
+    decide, ledger = act.payload, state.coop.founded.ledger
+    promised = state.federation.promises.get(decide.tid)
+    deal = None if decide.contract is None else decode_deal(decide.contract)
+    if promised is None and deal is None:
+        return Reason.of("promise_missing", tid=decide.tid.hex())
+    decider = deal.decider if deal is not None else promised.decision.ledger if promised is not None else b""
+    if decider != ledger:
+        return Reason.of("decider_mismatch", decider=decider.hex())
+    if decide.tid in state.federation.decisions:
+        return Reason.of("deal_decided", tid=decide.tid.hex())
+    if promised is None and deal is not None:
+        return _check_unpromised(state, decide, deal, at)
+    assert promised is not None
+    if decide.outcome == "commit" and promised.role == "clearing" and deal is None:
+        return Reason.of("promise_missing", tid=decide.tid.hex())
+    if decide.outcome == "abort" and at < promised.earliest_abort_ms:
+        return Reason.of("abort_too_early", earliest_abort_ms=promised.earliest_abort_ms)
+    return None
+
+
+def _check_unpromised(state: FederationState, decide: Decide, deal: Deal, at: int) -> Reason | None:
+    if isinstance(deal.terms, Contract) and deal.terms.payer_ledger not in state.federation.peers:
+        return Reason.of("peer_unknown", partner=deal.terms.payer_ledger.hex())
+    if at >= deal.closes_at_ms:
+        return Reason.of("deal_closed", closed_at_ms=deal.closes_at_ms)
+    takes_part = isinstance(deal.terms, Contract) or state.coop.founded.ledger in deal.ledgers
+    if decide.outcome == "commit" and takes_part:
+        return Reason.of("promise_missing", tid=decide.tid.hex())
+    return None
+
+
+def _decide(state: FederationState, act: Act[Decide], at: int) -> list[Fact]:
+    decide = act.payload
+    promised = state.federation.promises.get(decide.tid)
+    if promised is not None:
+        closes_at_ms = promised.closes_at_ms
+    else:
+        assert decide.contract is not None
+        closes_at_ms = decode_deal(decide.contract).closes_at_ms
+    state.federation.forget_decisions(at)
+    state.federation.decisions[decide.tid] = Decided(closes_at_ms=closes_at_ms, index=act.index, outcome=decide.outcome)
+    return [facts.DealDecided(tid=decide.tid, outcome=decide.outcome)]
+
+
+class ProvedDecision(NamedTuple):
+    """What the raw record of a decision says."""
+
+    ledger: bytes
+    tid: bytes
+    outcome: Outcome
+
+
+def read_decision(record: bytes) -> ProvedDecision:
+    """Read the raw record of a ``federation.decide``.
+
+    Raises:
+        RemoteProtocolError: ``decision_wrong`` (of another type), or a code of the record's form.
+    """
+    body = body_of(record)
+    if body.type != DECIDE_TAG:
+        raise RemoteProtocolError("decision_wrong", body.type)
+    decide = DECIDE_PAYLOAD.decode(bytes(body.payload))
+    return ProvedDecision(body.ledger, decide.tid, decide.outcome)
+
+
+def _resolve_signers(state: FederationState, act: Act[Resolve], at: int) -> SignerRule:
+    return board_signs(state, act.author) if act.author == BOARD else node_signs(state, act, at)
+
+
+def _resolve_evidence(payload: Resolve) -> Reason | None:
+    names = [witness.name for witness in payload.cosigners]
+    if names != sorted(set(names)):
+        return Reason.of("evidence_wrong", problem="cosigners_not_sorted")
+    try:
+        opened = open_signed(payload.checkpoint, payload.log, payload.cosigners)
+        tids = []
+        for decision in payload.decisions:
+            require_included(decision, opened)
+            tids.append(read_decision(decision.record).tid)
+    except RemoteProtocolError as error:
+        return proof_wrong(error)
+    good = {one.cosigner for one in opened.cosignatures}
+    if any(witness.verifier not in good for witness in payload.cosigners):
+        return Reason.of("evidence_wrong", problem="cosignature_wrong")
+    return Reason.of("evidence_wrong", problem="decision_repeated") if len(set(tids)) != len(tids) else None
+
+
+def accepted_policies(state: FederationState, promised: Promised) -> tuple[DecisionPolicy, ...]:
+    """Return the policies under which a deal's decision counts: the one agreed with it, and those of its decider in the
+    peerings that replaced its own since (new keys, another witness).
+    """
+    peers = [state.federation.peers.get(partner) for partner in promised.partners]
+    newer = [peer.peering.decider(promised.decision.ledger) for peer in peers if peer is not None]
+    return (promised.decision, *(policy for policy in newer if policy is not None))
+
+
+def is_quorum(policy: DecisionPolicy, log: LogKey, cosigners: tuple[Witness, ...]) -> bool:
+    """Tell whether a checkpoint of this log, cosigned by these witnesses, counts under the policy."""
+    return policy.log == log and len(set(policy.witnesses) & set(cosigners)) >= policy.count
+
+
+def _check_resolve(state: FederationState, act: Act[Resolve], _at: int) -> Reason | None:
+    resolve = act.payload
+    for decision in resolve.decisions:
+        ledger, tid, _ = read_decision(decision.record)
+        promised = state.federation.promises.get(tid)
+        if promised is None:
+            return Reason.of("promise_missing", tid=tid.hex())
+        if ledger != promised.decision.ledger:
+            return Reason.of("decider_mismatch", decider=ledger.hex())
+        if not any(is_quorum(one, resolve.log, resolve.cosigners) for one in accepted_policies(state, promised)):
+            return Reason.of("quorum_missing", tid=tid.hex())
+    return None
+
+
+def _resolve(state: FederationState, act: Act[Resolve], _at: int) -> list[Fact]:
+    result: list[Fact] = []
+    for decision in act.payload.decisions:
+        _, tid, outcome = read_decision(decision.record)
+        promised = state.federation.promises[tid]
+        del state.federation.promises[tid]
+        resolved = facts.DealResolved(tid=tid, role=promised.role, outcome=outcome, decider=promised.decision.ledger)
+        moved = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
+        result += [resolved, *moved]
+    return result
+
+
+def _decide_parties(state: FederationState, act: Act[Decide]) -> tuple[bytes, ...]:
+    return _owners(state, act.payload.tid)
+
+
+def _resolve_parties(state: FederationState, act: Act[Resolve]) -> tuple[bytes, ...]:
+    tids = [read_decision(decision.record).tid for decision in act.payload.decisions]
+    return tuple(sorted({owner for tid in tids for owner in _owners(state, tid)}))
+
+
+def _owners(state: FederationState, tid: bytes) -> tuple[bytes, ...]:
+    reservation = state.accounts.reservations.get(tid)
+    owners = {key.owner for leg in reservation.legs for key in (leg.payer, leg.payee)} if reservation else set()
+    return tuple(sorted(owners))
+
+
+DECIDE: Final[EntryType[FederationState, Decide]] = EntryType(
+    tag=DECIDE_TAG,
+    payload=Decide,
+    visibility=Visibility.PARTIES,
+    signers=node_signs,
+    check=_check_decide,
+    effect=_decide,
+    evidence=_decide_evidence,
+    reasons=(
+        "evidence_wrong",
+        "promise_missing",
+        "decider_mismatch",
+        "deal_decided",
+        "peer_unknown",
+        "deal_closed",
+        "abort_too_early",
+    ),
+    parties=_decide_parties,
+)
+RESOLVE: Final[EntryType[FederationState, Resolve]] = EntryType(
+    tag="federation.resolve",
+    payload=Resolve,
+    visibility=Visibility.PARTIES,
+    signers=_resolve_signers,
+    check=_check_resolve,
+    effect=_resolve,
+    evidence=_resolve_evidence,
+    reasons=("evidence_wrong", "promise_missing", "decider_mismatch", "quorum_missing"),
+    parties=_resolve_parties,
+)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Facts of the federation."""
+
+from ecot_protocol.ledger.facts import Fact
+
+
+class PeeringRecorded(Fact):
+    """Two cooperatives trade under this statement (its id, 32 bytes); `partner` is the other's ledger id."""
+
+    partner: bytes
+    domain: str
+    sequence: int
+    statement: bytes
+    unit: str
+    limit_minor: int
+    partner_unit: str
+    partner_limit_minor: int
+    shared: tuple[str, ...]
+
+
+class PeeringEnded(Fact):
+    """Nothing new is agreed with this partner; what is pending still resolves."""
+
+    partner: bytes
+
+
+class TransferReserved(Fact):
+    """A member's transfer to (`role` ``payer``) or from (``payee``) another ledger is promised here."""
+
+    tid: bytes
+    role: str
+    member: bytes
+    partner: bytes
+    unit: str
+    amount_minor: int
+    partner_unit: str
+    partner_amount_minor: int
+    earliest_abort_ms: int
+
+
+class RoundAccepted(Fact):
+    """Our part of a clearing is promised: amounts (minor units) by partner, positive if we owed them."""
+
+    tid: bytes
+    unit: str
+    cleared: tuple[tuple[bytes, int], ...]
+
+
+class DealDecided(Fact):
+    """This ledger's log decided a deal, ``commit`` or ``abort``; it counts once the checkpoint is cosigned."""
+
+    tid: bytes
+    outcome: str
+
+
+class DealResolved(Fact):
+    """A deal's promise was posted (``commit``) or voided (``abort``) on its proven decision. `decider` is a ledger."""
+
+    tid: bytes
+    role: str
+    outcome: str
+    decider: bytes
+
+
+class DealDoubtful(Fact):
+    """The board gave up waiting for a decision: the member is free, a late decision settles on the doubtful account."""
+
+    tid: bytes
+    partner: bytes

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``federation.peer`` and ``federation.end_peering``: the boards' acts; ``federation.give_up``: a lost promise."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from ecot_protocol.domains.coop.state import board_signs
+from ecot_protocol.domains.federation import facts
+from ecot_protocol.domains.federation.proofs import proof_wrong
+from ecot_protocol.domains.federation.state import DOUBTFUL, FederationState, Peer, partner_account
+from ecot_protocol.domains.federation.statements import FEDERATION_RULES, Peering, Side, decode_peering
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.ledger.accounts import AccountKey, Leg
+from ecot_protocol.ledger.amounts import Rounding, share
+from ecot_protocol.ledger.entry_type import Act, EntryType, SignerRule, Visibility
+from ecot_protocol.ledger.facts import Fact
+from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.encoding import MAX_INTEGER, Hash, Id, Wire
+from ecot_protocol.wire.entry import Signature
+from ecot_protocol.wire.keys import key_id
+from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES, is_statement_signed, statement_id
+
+
+class Peered(Wire):
+    """Payload of ``federation.peer``: a peering statement with both agents' signatures, ascending by key id."""
+
+    signatures: Annotated[tuple[Signature, ...], msgspec.Meta(min_length=2, max_length=2)]
+    statement: Annotated[bytes, msgspec.Meta(max_length=MAX_STATEMENT_SIZE_BYTES)]
+
+
+class EndPeering(Wire):
+    """Payload of ``federation.end_peering``: no new deals with this ledger."""
+
+    partner: Hash
+
+
+class GiveUp(Wire):
+    """Payload of ``federation.give_up``: after the peering's end and the statutes' delay, the board frees the member
+    from a promise whose decision doesn't come; a late decision settles against the doubtful account.
+    """
+
+    tid: Id
+
+
+def _board(state: FederationState, act: Act[Any], _at: int) -> SignerRule:
+    return board_signs(state, act.author)
+
+
+def _peering_evidence(payload: Peered) -> Reason | None:
+    try:
+        peering = decode_peering(payload.statement)
+    except RemoteProtocolError as error:
+        return proof_wrong(error)
+    signed = {signature.key_id: signature.signature for signature in payload.signatures}
+    if [one.key_id for one in payload.signatures] != sorted(signed):
+        return Reason.of("evidence_wrong", problem="signatures_not_sorted")
+    for side in peering.sides:
+        signature = signed.get(key_id(side.agent))
+        if signature is None or not is_statement_signed(side.agent, payload.statement, signature):
+            return Reason.of("evidence_wrong", problem="bad_signature")
+    return None
+
+
+def _check_peer(state: FederationState, act: Act[Peered], _at: int) -> Reason | None:
+    peering = decode_peering(act.payload.statement)
+    ledger = state.coop.founded.ledger
+    if ledger not in (side.ledger for side in peering.sides):
+        return Reason.of("own_side_wrong", field="ledger")
+    own, other = peering.side_of(ledger), peering.other_side(ledger)
+    field = _find_own_side_problem(state, own)
+    if field is not None:
+        return Reason.of("own_side_wrong", field=field)
+    if peering.rules != FEDERATION_RULES:
+        return Reason.of("peering_rules_unknown", rules=peering.rules)
+    if any(one[:16] == other.ledger[:16] and one != other.ledger for one in state.federation.peers):
+        return Reason.of("partner_id_taken", partner=other.ledger.hex())
+    old = state.federation.peers.get(other.ledger)
+    if old is None:
+        return None
+    if peering.sequence <= old.peering.sequence:
+        return Reason.of("peering_sequence_stale", newest=old.peering.sequence)
+    account = partner_account(other.ledger, old.peering.side_of(ledger).unit)
+    if account.unit != own.unit and not state.accounts.is_idle(account):
+        return Reason.of("partner_account_in_use", unit=account.unit)
+    return None
+
+
+def _find_own_side_problem(state: FederationState, own: Side) -> str | None:
+    profile, node_keys = state.coop.founded, state.coop.node_keys
+    said = {"agent": own.agent, "cosigner": own.cosigner, "host": own.host, "log": own.log}
+    checks = (
+        ("domain", own.domain == profile.domain),
+        ("origin", own.origin == profile.origin),
+        *((purpose, node_keys[purpose].public_key == public_key) for purpose, public_key in said.items()),
+        ("unit", state.coop.unit(own.unit) is not None),
+    )
+    return next((field for field, is_right in checks if not is_right), None)
+
+
+def _peer(state: FederationState, act: Act[Peered], _at: int) -> list[Fact]:
+    peering = decode_peering(act.payload.statement)
+    ledger = state.coop.founded.ledger
+    own, other = peering.side_of(ledger), peering.other_side(ledger)
+    statement = statement_id(act.payload.statement)
+    state.federation.peers[other.ledger] = Peer(ended_at_ms=None, peering=peering, statement=statement)
+    recorded = facts.PeeringRecorded(
+        partner=other.ledger,
+        domain=other.domain,
+        sequence=peering.sequence,
+        statement=statement,
+        unit=own.unit,
+        limit_minor=own.limit_minor,
+        partner_unit=other.unit,
+        partner_limit_minor=other.limit_minor,
+        shared=peering.shared,
+    )
+    return [recorded, *_open_accounts(state, peering)]
+
+
+def _open_accounts(state: FederationState, peering: Peering) -> list[Fact]:
+    ledger = state.coop.founded.ledger
+    own, other = peering.side_of(ledger), peering.other_side(ledger)
+    # What we may owe is the other's to guard, in its own unit; here it only spares us promises that it would refuse.
+    upper_minor = min(share(other.limit_minor, peering.rate_to(ledger), Rounding.UP), MAX_INTEGER)
+    partner = partner_account(other.ledger, own.unit)
+    doubtful = partner_account(other.ledger, own.unit, DOUBTFUL)
+    return [
+        state.accounts.open(partner, lower_minor=-own.limit_minor, upper_minor=upper_minor),
+        state.accounts.open(doubtful, lower_minor=None, upper_minor=None),
+    ]
+
+
+def _check_end(state: FederationState, act: Act[EndPeering], _at: int) -> Reason | None:
+    if state.federation.active_peer(act.payload.partner) is None:
+        return Reason.of("peer_unknown", partner=act.payload.partner.hex())
+    return None
+
+
+def _end(state: FederationState, act: Act[EndPeering], at: int) -> list[Fact]:
+    partner = act.payload.partner
+    peer = state.federation.peers[partner]
+    state.federation.peers[partner] = msgspec.structs.replace(peer, ended_at_ms=at)
+    return [facts.PeeringEnded(partner=partner)]
+
+
+def _check_give_up(state: FederationState, act: Act[GiveUp], at: int) -> Reason | None:
+    promised = state.federation.promises.get(act.payload.tid)
+    if promised is None or promised.role == "clearing" or promised.is_doubtful:
+        return Reason.of("promise_missing", tid=act.payload.tid.hex())
+    peer = state.federation.peers[promised.partners[0]]
+    delay_ms = state.coop.statutes_at(at)[1].federation.doubtful_delay_ms
+    if peer.ended_at_ms is None or at < peer.ended_at_ms + delay_ms:
+        return Reason.of("give_up_too_early", delay_ms=delay_ms)
+    return None
+
+
+def _give_up(state: FederationState, act: Act[GiveUp], _at: int) -> list[Fact]:
+    tid = act.payload.tid
+    promised = state.federation.promises[tid]
+    partner = promised.partners[0]
+    legs = [_doubtful(leg, partner) for leg in state.accounts.reservations[tid].legs]
+    state.federation.promises[tid] = msgspec.structs.replace(promised, is_doubtful=True)
+    # The partner's account promises what it did before, and the doubtful account has no limits.
+    moved = [*state.accounts.void(tid), *state.accounts.reserve(tid, legs)]
+    return [*moved, facts.DealDoubtful(tid=tid, partner=partner)]
+
+
+def _doubtful(leg: Leg, partner: bytes) -> Leg:
+    def replaced(key: AccountKey) -> AccountKey:
+        return key if key.owner == partner[:16] else partner_account(partner, key.unit, DOUBTFUL)
+
+    return Leg(replaced(leg.payer), replaced(leg.payee), leg.amount_minor, leg.reason)
+
+
+def _parties_of_promise(state: FederationState, act: Act[GiveUp]) -> tuple[bytes, ...]:
+    reservation = state.accounts.reservations.get(act.payload.tid)
+    owners = {key.owner for leg in reservation.legs for key in (leg.payer, leg.payee)} if reservation else set()
+    return tuple(sorted(owners))
+
+
+PEER: Final[EntryType[FederationState, Peered]] = EntryType(
+    tag="federation.peer",
+    payload=Peered,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_peer,
+    effect=_peer,
+    evidence=_peering_evidence,
+    reasons=(
+        "evidence_wrong",
+        "own_side_wrong",
+        "peering_rules_unknown",
+        "partner_id_taken",
+        "peering_sequence_stale",
+        "partner_account_in_use",
+    ),
+)
+END_PEERING: Final[EntryType[FederationState, EndPeering]] = EntryType(
+    tag="federation.end_peering",
+    payload=EndPeering,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_end,
+    effect=_end,
+    reasons=("peer_unknown",),
+)
+GIVE_UP: Final[EntryType[FederationState, GiveUp]] = EntryType(
+    tag="federation.give_up",
+    payload=GiveUp,
+    visibility=Visibility.PARTIES,
+    signers=_board,
+    check=_check_give_up,
+    effect=_give_up,
+    reasons=("promise_missing", "give_up_too_early"),
+    parties=_parties_of_promise,
+)

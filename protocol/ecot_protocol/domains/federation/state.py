@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the rules remember of other ledgers: the peerings, the deals that are promised here, the decisions made here.
+
+Retirement:
+
+- A peer stays: its sequence number must not be used again, and its account may hold a balance.
+- A promised deal goes with its resolution.
+- A decision is remembered until the deal closes (`Deal.closes_at_ms`, 400 days after its earliest abort) and its
+  promise, if one stood here, is resolved. From its earliest abort on no promise of the deal can be recorded, from its
+  closing on no decision without a promise: so nothing that was decided can be decided again. Decisions go in the order
+  in which they were recorded, when a later one is recorded.
+"""
+
+from typing import Annotated, Final, Literal, Protocol
+
+import msgspec
+
+from ecot_protocol.domains.coop.state import CoopSlice
+from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering
+from ecot_protocol.domains.membership.state import MembershipSlice
+from ecot_protocol.domains.trade.state import BARTER
+from ecot_protocol.ledger.accounts import AccountKey, Accounts
+from ecot_protocol.ledger.table import Table
+from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
+
+PARTNER: Final = "partner"
+"""Purpose of the account of a partner ledger: positive if we owe it."""
+DOUBTFUL: Final = "doubtful"
+"""Purpose of the account that takes the member's place in a deal that was given up."""
+
+Outcome = Literal["abort", "commit"]
+Role = Literal["clearing", "payee", "payer"]
+
+
+class Peer(Wire):
+    """The peering in force with a ledger, or the last one if it has ended."""
+
+    ended_at_ms: Count | None
+    peering: Peering
+    statement: Hash
+
+
+class Promised(Wire):
+    """A deal that has a reservation here, under its tid.
+
+    Attributes:
+        closes_at_ms, earliest_abort_ms: of the deal.
+        decision: whose decision counts, as agreed when the deal was recorded.
+        index: of the record that made the promise.
+        is_doubtful: the board gave it up; the reservation is on the doubtful account.
+        partners: the other ledgers with whose accounts it deals, ascending.
+        role: our side of it.
+    """
+
+    closes_at_ms: Count
+    decision: DecisionPolicy
+    earliest_abort_ms: Count
+    index: Count
+    is_doubtful: bool
+    partners: Annotated[tuple[Hash, ...], msgspec.Meta(min_length=1, max_length=64)]
+    role: Role
+
+
+class Decided(Wire):
+    """A decision of this ledger's log, recorded at `index`."""
+
+    closes_at_ms: Count
+    index: Count
+    outcome: Outcome
+
+
+class FederationSlice:
+    """State of the domain."""
+
+    __slots__ = ("decisions", "peers", "promises")
+
+    def __init__(self) -> None:
+        self.peers: Table[bytes, Peer] = Table("federation.peers", Hash, Peer)
+        self.promises: Table[bytes, Promised] = Table("federation.promises", Id, Promised)
+        self.decisions: Table[bytes, Decided] = Table("federation.decisions", Id, Decided)
+
+    def tables(self) -> tuple[Table[object, object], ...]:
+        """Return the tables that the state digest covers."""
+        return (self.peers, self.promises, self.decisions)  # type: ignore[return-value]
+
+    def active_peer(self, ledger: bytes) -> Peer | None:
+        """Return the peer with whom deals can be made, if this ledger is one."""
+        peer = self.peers.get(ledger)
+        return None if peer is None or peer.ended_at_ms is not None else peer
+
+    def forget_decisions(self, at: int) -> None:
+        """Retire decisions from the oldest on, as long as each is closed and its promise gone."""
+        over = []
+        for tid, decided in self.decisions.items():
+            if decided.closes_at_ms > at or tid in self.promises:
+                break
+            over.append(tid)
+        for tid in over:
+            del self.decisions[tid]
+
+
+class FederationState(Protocol):
+    """What the acts of this domain read and change."""
+
+    coop: CoopSlice
+    membership: MembershipSlice
+    accounts: Accounts
+    federation: FederationSlice
+
+
+def partner_account(ledger: bytes, unit: str, purpose: str = PARTNER) -> AccountKey:
+    """Return the account of a partner ledger (32 bytes); its owner is the first half of the id."""
+    return AccountKey(ledger[:16], unit, purpose)
+
+
+def member_account(member: bytes, unit: str) -> AccountKey:
+    """Return the member's account for trade in a unit."""
+    return AccountKey(member, unit, BARTER)

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What cooperatives sign together: the peering, the contract of a transfer, the round of a clearing.
+
+Each is the payload of a `Statement` (`ecot_protocol.wire.statement`); its id says everything that was agreed.
+
+- A transfer or a round (both are *deals*) is known by its *tid*: 16 bytes of the id of its statement. So a
+  tid stands for one text, and nobody can show two texts under it.
+- A deal names ONE log that decides it, with the key of the log, the witnesses and how many of them must have cosigned
+  the checkpoint that shows the decision. Any two quorums meet, so that two histories of a log cannot both have one.
+- Members are named by commitments HMAC(salt, ledger + member): whoever isn't at an end learns nothing.
+- The two amounts of a transfer follow from each other: ``payer = payee x rate``, rounded in favour of the ledger that
+  the peering names as the owner of the rounding.
+"""
+
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+from ecot_protocol.domains.federation.clearing import Edge, find_flow_problem
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.ledger.amounts import Rate, Rounding, share
+from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, Integer, Positive, UnitCode, Wire, encode
+from ecot_protocol.wire.entry import commitment
+from ecot_protocol.wire.keys import PublicKey, is_public_key
+from ecot_protocol.wire.note_key import KeyType, NoteVerifier
+from ecot_protocol.wire.statement import STATEMENT, Statement, decode_statement, statement_id
+
+FEDERATION_RULES: Final = 1
+"""The number of the rules of this page; a peering names it."""
+MAX_DEAL_SIZE_BYTES: Final = 16_384
+"""Longest statement of a deal: its decision must fit into the records of others, proofs included."""
+MAX_WITNESSES: Final = 16
+MAX_DECIDERS: Final = 16
+MAX_EDGES: Final = 512
+ABORT_WINDOW_MS: Final = 31 * 86_400_000
+"""Latest possible earliest abort, after the earliest possible one."""
+DECISION_OPEN_MS: Final = 400 * 86_400_000
+"""For so long after its earliest abort a deal can be decided; then the memory of decisions may retire."""
+
+KeyName = Annotated[str, msgspec.Meta(pattern=r"^[!-*,-~]{1,300}$")]
+"""The name of a key on signed notes: printable ASCII without space and plus."""
+DealBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_DEAL_SIZE_BYTES)]
+SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+Shared = Literal["catalogue", "clearing", "guide", "market"]
+
+
+class LogKey(Wire):
+    """The key that signs a log's checkpoints, and the log's name."""
+
+    origin: KeyName
+    public_key: PublicKey
+
+    @property
+    def verifier(self) -> NoteVerifier:
+        """The key as notes use it."""
+        return NoteVerifier(self.origin, KeyType.ED25519, self.public_key[1:])
+
+
+class Witness(Wire):
+    """A node that cosigns: its ledger, the name and the key of its cosignatures."""
+
+    ledger: Hash
+    name: KeyName
+    public_key: PublicKey
+
+    @property
+    def verifier(self) -> NoteVerifier:
+        """The key as notes use it."""
+        return NoteVerifier(self.name, KeyType.COSIGNATURE, self.public_key[1:])
+
+
+class DecisionPolicy(Wire):
+    """Who decides, and when its decision counts: `count` of `witnesses` have cosigned a checkpoint that shows it."""
+
+    count: Positive
+    ledger: Hash
+    log: LogKey
+    witnesses: Annotated[tuple[Witness, ...], msgspec.Meta(min_length=2, max_length=MAX_WITNESSES)]
+
+
+class Side(Wire):
+    """One cooperative of a peering.
+
+    Attributes:
+        agent, cosigner, host, log: the public keys of its node.
+        domain, origin: as in its genesis.
+        ledger: its ledger id.
+        limit_minor: the most that its ledger lets the other owe it, in `unit`.
+        unit: the unit of its own that it trades in.
+    """
+
+    agent: PublicKey
+    cosigner: PublicKey
+    domain: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+    host: PublicKey
+    ledger: Hash
+    limit_minor: Count
+    log: PublicKey
+    origin: KeyName
+    unit: UnitCode
+
+
+class Peering(Wire):
+    """Two cooperatives trade.
+
+    Attributes:
+        deciders: the logs whose decisions both accept, ascending by ledger, each once.
+        rate: minor units of the second side's unit for one minor unit of the first side's.
+        rounding: ledger in whose favour a conversion is rounded.
+        rules: `FEDERATION_RULES`.
+        sequence: from 1; a higher one replaces the peering.
+        shared: what the two show each other, ascending. ``clearing`` is a power: the nodes may accept rounds of
+            clearing for this peering, under its deciders, without asking their boards again.
+        sides: ascending by ledger.
+    """
+
+    deciders: Annotated[tuple[DecisionPolicy, ...], msgspec.Meta(min_length=1, max_length=MAX_DECIDERS)]
+    rate: Rate
+    rounding: Hash
+    rules: Positive
+    sequence: Positive
+    shared: Annotated[tuple[Shared, ...], msgspec.Meta(max_length=4)]
+    sides: tuple[Side, Side]
+
+    def side_of(self, ledger: bytes) -> Side:
+        """Return the side of one of the two ledgers."""
+        return self.sides[0] if self.sides[0].ledger == ledger else self.sides[1]
+
+    def other_side(self, ledger: bytes) -> Side:
+        """Return the side that is not this ledger's."""
+        return self.sides[1] if self.sides[0].ledger == ledger else self.sides[0]
+
+    def decider(self, ledger: bytes) -> DecisionPolicy | None:
+        """Return the policy for decisions of this ledger's log, if both accept any."""
+        return next((one for one in self.deciders if one.ledger == ledger), None)
+
+    def payer_amount(self, payer_ledger: bytes, payee_amount_minor: int) -> int:
+        """Return what the payer's ledger moves for an amount that the payee's moves, each in its own minor units."""
+        rounding = Rounding.DOWN if self.rounding == payer_ledger else Rounding.UP
+        return share(payee_amount_minor, self.rate_to(payer_ledger), rounding)
+
+    def rate_to(self, ledger: bytes) -> Rate:
+        """Return how many minor units of this ledger's unit stand for one of the other's."""
+        if ledger == self.sides[1].ledger:
+            return self.rate
+        return Rate(denominator=self.rate.numerator, numerator=self.rate.denominator)
+
+
+class Contract(Wire):
+    """A transfer between two peered ledgers; the payee's decides.
+
+    Attributes:
+        earliest_abort_ms: from then on a promise is refused and an abort may be asked for; milliseconds since 1970.
+        entry: id of the payer's entry, which makes the contract unique.
+        payee, payer: commitments of the two members (`commit_member`).
+        payee_amount_minor, payer_amount_minor: each in its ledger's own unit.
+        payee_ledger, payer_ledger: ids.
+        payee_unit, payer_unit: units of the two sides.
+        peering: id of the peering statement that it rests on.
+    """
+
+    earliest_abort_ms: Count
+    entry: Id
+    payee: Hash
+    payee_amount_minor: Positive
+    payee_ledger: Hash
+    payee_unit: UnitCode
+    payer: Hash
+    payer_amount_minor: Positive
+    payer_ledger: Hash
+    payer_unit: UnitCode
+    peering: Hash
+
+
+class Round(Wire):
+    """A clearing of what ledgers owe each other in one unit, so that nobody's net position changes.
+
+    Attributes:
+        agents: agent keys of the participants, in the order of the statement's ledgers.
+        decision: who decides.
+        earliest_abort_ms: as in a contract.
+        edges: debts between participants (their places in the statement's ledgers) and what of each is cleared.
+        nonce: 16 bytes that tell two like rounds apart.
+        potentials: empty, or one integer a participant: the proof that no flow clears more (`clearing.is_optimal`).
+        unit: of all amounts.
+    """
+
+    agents: Annotated[tuple[PublicKey, ...], msgspec.Meta(min_length=2, max_length=64)]
+    decision: DecisionPolicy
+    earliest_abort_ms: Count
+    edges: Annotated[tuple[Edge, ...], msgspec.Meta(min_length=2, max_length=MAX_EDGES)]
+    nonce: Id
+    potentials: Annotated[tuple[Integer, ...], msgspec.Meta(max_length=64)]
+    unit: UnitCode
+
+
+PEERING: Final = Codec(Peering)
+CONTRACT: Final = Codec(Contract)
+ROUND: Final = Codec(Round)
+
+
+class Deal(NamedTuple):
+    """What holds for contracts and rounds alike.
+
+    Attributes:
+        tid: 16 bytes.
+        ledgers: bound by it, ascending.
+        decider: ledger whose log decides.
+        earliest_abort_ms: milliseconds since 1970.
+        terms: the contract or round.
+    """
+
+    tid: bytes
+    ledgers: tuple[bytes, ...]
+    decider: bytes
+    earliest_abort_ms: int
+    terms: Contract | Round
+
+    @property
+    def closes_at_ms(self) -> int:
+        """When it can no longer be decided (unless a promise stands)."""
+        return self.earliest_abort_ms + DECISION_OPEN_MS
+
+
+def deal_id(raw: bytes) -> bytes:
+    """Return the 16-byte tid of an encoded deal: of the hash, with version 8 of UUIDs, so that no entry has this id."""
+    raw_id = statement_id(raw)[:16]
+    return raw_id[:6] + bytes((0x80 | raw_id[6] & 0x0F, raw_id[7], 0x80 | raw_id[8] & 0x3F)) + raw_id[9:]
+
+
+def commit_member(salt: bytes, ledger: bytes, member: bytes) -> bytes:
+    """Return the commitment that stands for a member in a contract; `salt` is 32 random bytes used once."""
+    return commitment(salt, ledger + member)
+
+
+def encode_peering(peering: Peering) -> bytes:
+    """Return the statement of a peering, to be signed by both agents."""
+    return _encode("peering", peering, tuple(side.ledger for side in peering.sides))
+
+
+def encode_contract(contract: Contract) -> bytes:
+    """Return the statement of a contract."""
+    return _encode("transfer", contract, tuple(sorted((contract.payer_ledger, contract.payee_ledger))))
+
+
+def encode_round(terms: Round, ledgers: tuple[bytes, ...]) -> bytes:
+    """Return the statement of a round between `ledgers` (ascending)."""
+    return _encode("clearing", terms, ledgers)
+
+
+def _encode(kind: str, payload: Wire, ledgers: tuple[bytes, ...]) -> bytes:
+    return STATEMENT.encode(Statement(ledgers=ledgers, payload=msgspec.Raw(encode(payload)), type=kind))
+
+
+def decode_peering(raw: bytes) -> Peering:
+    """Read a peering and check that it is sound in itself.
+
+    Raises:
+        RemoteProtocolError: ``peering_unsound``, or a code of `decode_statement`.
+    """
+    statement = decode_statement(raw)
+    if statement.type != "peering":
+        raise RemoteProtocolError("peering_unsound", "type", field="type")
+    peering = PEERING.decode(bytes(statement.payload))
+    problem = _find_peering_problem(statement, peering)
+    if problem is not None:
+        raise RemoteProtocolError("peering_unsound", problem, field=problem)
+    return peering
+
+
+def decode_deal(raw: bytes) -> Deal:
+    """Read a contract or a round and check that it is sound in itself.
+
+    Raises:
+        RemoteProtocolError: ``deal_unsound``, or a code of `decode_statement`.
+    """
+    if len(raw) > MAX_DEAL_SIZE_BYTES:
+        raise RemoteProtocolError("too_large", f"a deal has at most {MAX_DEAL_SIZE_BYTES} bytes")
+    statement = decode_statement(raw)
+    if statement.type == "transfer":
+        contract = CONTRACT.decode(bytes(statement.payload))
+        if statement.ledgers != tuple(sorted({contract.payer_ledger, contract.payee_ledger})):
+            raise RemoteProtocolError("deal_unsound", "ledgers", field="ledgers")
+        decider, abort_ms = contract.payee_ledger, contract.earliest_abort_ms
+        _require_two(statement.ledgers)
+        return Deal(deal_id(raw), statement.ledgers, decider, abort_ms, contract)
+    if statement.type != "clearing":
+        raise RemoteProtocolError("deal_unsound", "type", field="type")
+    terms = ROUND.decode(bytes(statement.payload))
+    problem = _find_round_problem(statement, terms)
+    if problem is not None:
+        raise RemoteProtocolError("deal_unsound", problem, field=problem)
+    return Deal(deal_id(raw), statement.ledgers, terms.decision.ledger, terms.earliest_abort_ms, terms)
+
+
+def _require_two(ledgers: tuple[bytes, ...]) -> None:
+    if len(ledgers) != 2:
+        raise RemoteProtocolError("deal_unsound", "a transfer binds two ledgers", field="ledgers")
+
+
+def _find_peering_problem(statement: Statement, peering: Peering) -> str | None:
+    first, second = peering.sides
+    keys = [key for side in peering.sides for key in (side.agent, side.cosigner, side.host, side.log)]
+    ledgers = [policy.ledger for policy in peering.deciders]
+    checks = (
+        ("sides", statement.ledgers == (first.ledger, second.ledger)),
+        ("keys", len(set(keys)) == len(keys) and all(map(is_public_key, keys))),
+        ("origin", first.origin != second.origin),
+        ("rate", peering.rate.numerator > 0),
+        ("rounding", peering.rounding in statement.ledgers),
+        ("shared", list(peering.shared) == sorted(set(peering.shared))),
+        ("deciders", ledgers == sorted(set(ledgers))),
+        ("deciders", all(map(is_policy_sound, peering.deciders))),
+        ("deciders", all(_is_own_log(policy, side) for policy in peering.deciders for side in peering.sides)),
+    )
+    return next((field for field, is_sound in checks if not is_sound), None)
+
+
+def _is_own_log(policy: DecisionPolicy, side: Side) -> bool:
+    return policy.ledger != side.ledger or (policy.log.origin, policy.log.public_key) == (side.origin, side.log)
+
+
+def is_policy_sound(policy: DecisionPolicy) -> bool:
+    """Tell whether keys are usable and distinct, and any two quorums have a witness in common."""
+    keys = {one.public_key for one in policy.witnesses} | {policy.log.public_key}
+    names = {one.name for one in policy.witnesses}
+    total = len(policy.witnesses)
+    is_each_once = (
+        len(keys) == total + 1 and len(names) == total and len({one.ledger for one in policy.witnesses}) == total
+    )
+    return is_each_once and all(map(is_public_key, keys)) and policy.count <= total < 2 * policy.count
+
+
+def _find_round_problem(statement: Statement, terms: Round) -> str | None:
+    total = len(statement.ledgers)
+    if len(terms.agents) != total or len(set(terms.agents)) != total or not all(map(is_public_key, terms.agents)):
+        return "agents"
+    if not is_policy_sound(terms.decision):
+        return "decision"
+    if terms.potentials and len(terms.potentials) != total:
+        return "potentials"
+    return find_flow_problem(terms.edges, total)

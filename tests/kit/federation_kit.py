@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Cooperatives in memory that federate, for tests: `FederatedKit` is a `LedgerKit` whose log has a tree and keys.
+
+>>> nord, sud = FederatedKit(name="nord"), FederatedKit(name="sud")
+>>> peer(nord, sud).sequence
+1
+>>> nord.state.federation.peers[sud.ledger].peering.side_of(nord.ledger).unit
+'BART'
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger_kit import DAY_MS, Actor, LedgerKit, seed
+
+from ecot_protocol.domains.federation.decisions import Decide, Resolve
+from ecot_protocol.domains.federation.peering import Peered
+from ecot_protocol.domains.federation.proofs import Inclusion, RecordProof
+from ecot_protocol.domains.federation.rounds import ClearAccept
+from ecot_protocol.domains.federation.statements import (
+    Contract,
+    DecisionPolicy,
+    LogKey,
+    Peering,
+    Side,
+    Witness,
+    commit_member,
+    encode_contract,
+    encode_peering,
+)
+from ecot_protocol.domains.federation.transfers import Promise, Send
+from ecot_protocol.ledger.amounts import Rate
+from ecot_protocol.ledger.entry_type import BOARD
+from ecot_protocol.ledger.facts import Fact
+from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
+from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.entry import Entry, leaf_data
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.merkle_hash import EMPTY_ROOT, leaf_hash, node_hash
+from ecot_protocol.wire.note import NoteSigner, SignedNote
+from ecot_protocol.wire.statement import sign_statement, statement_id
+
+
+class LogTree:
+    """The Merkle tree of a log, straight from the definition of RFC 6962 2.1, with what was hashed kept."""
+
+    def __init__(self) -> None:
+        self.leaves: list[bytes] = []
+        self._known: dict[tuple[int, int], bytes] = {}
+
+    def append(self, record: bytes) -> None:
+        self.leaves.append(leaf_hash(leaf_data(record)))
+
+    def root(self, size: int) -> bytes:
+        return self._hash(0, size) if size else EMPTY_ROOT
+
+    def _hash(self, start: int, end: int) -> bytes:
+        if end - start == 1:
+            return self.leaves[start]
+        if (start, end) not in self._known:
+            middle = start + _half(end - start)
+            self._known[start, end] = node_hash(self._hash(start, middle), self._hash(middle, end))
+        return self._known[start, end]
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        return tuple(self._path(index, 0, size))
+
+    def _path(self, index: int, start: int, end: int) -> list[bytes]:
+        if end - start == 1:
+            return []
+        middle = start + _half(end - start)
+        if index < middle:
+            return [*self._path(index, start, middle), self._hash(middle, end)]
+        return [*self._path(index, middle, end), self._hash(start, middle)]
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        return tuple(self._subproof(old, 0, new, True)) if 0 < old < new else ()
+
+    def _subproof(self, old: int, start: int, end: int, is_whole: bool) -> list[bytes]:
+        if old == end - start:
+            return [] if is_whole else [self._hash(start, end)]
+        half = _half(end - start)
+        if old <= half:
+            return [*self._subproof(old, start, start + half, is_whole), self._hash(start + half, end)]
+        return [*self._subproof(old - half, start + half, end, False), self._hash(start, start + half)]
+
+
+def _half(count: int) -> int:
+    """Return the largest power of two smaller than `count`."""
+    return 1 << (count - 1).bit_length() - 1
+
+
+class FederatedKit(LedgerKit):
+    """A ledger whose evidence is checked at admission, with its tree, log key and cosigner."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tree = LogTree()
+        self.log_signer = NoteSigner(self.origin, seed(self.name + "log"))
+        self.cosigner = Cosigner(self.origin, seed(self.name + "cosigner"))
+
+    @property
+    def ledger(self) -> bytes:
+        return self.state.coop.founded.ledger
+
+    @property
+    def origin(self) -> str:
+        return self.state.coop.founded.origin
+
+    @property
+    def log(self) -> LogKey:
+        return LogKey(origin=self.origin, public_key=Signer(seed(self.name + "log")).public_key)
+
+    @property
+    def witness(self) -> Witness:
+        return Witness(ledger=self.ledger, name=self.origin, public_key=Signer(seed(self.name + "cosigner")).public_key)
+
+    def submit(self, entry: Entry) -> list[Fact] | Reason:
+        submission = self.machine.admit(entry, self.state.rules)
+        reason = submission.entry_type.evidence(submission.payload)
+        return reason if reason is not None else super().submit(entry)
+
+    def side(self, limit_minor: int = 100_000, unit: str = "BART") -> Side:
+        return Side(
+            agent=self.agent.public_key,
+            cosigner=self.witness.public_key,
+            domain=f"{self.name}.example",
+            host=Signer(seed(self.name + "host")).public_key,
+            ledger=self.ledger,
+            limit_minor=limit_minor,
+            log=self.log.public_key,
+            origin=self.origin,
+            unit=unit,
+        )
+
+    def head(self, cosigners: Sequence["FederatedKit"] = ()) -> bytes:
+        """Return a checkpoint of the whole log, cosigned by others."""
+        self.grow()
+        size = len(self.records)
+        note: SignedNote = sign_checkpoint(Checkpoint(self.origin, size, self.tree.root(size)), self.log_signer)
+        return note.with_signatures(one.cosigner.cosign(note.text, self.now // 1000) for one in cosigners).format()
+
+    def grow(self) -> None:
+        """Bring the tree up to the records."""
+        for record in self.records[len(self.tree.leaves) :]:
+            self.tree.append(record)
+
+    def inclusion(self, index: int) -> Inclusion:
+        """Show a record in the whole log."""
+        self.grow()
+        return Inclusion(hashes=self.tree.inclusion(index, len(self.records)), index=index, record=self.records[index])
+
+    def by_node(self) -> dict[str, Any]:
+        return {"author": None, "signers": (self.agent,)}
+
+    def by_board(self) -> dict[str, Any]:
+        return {"author": BOARD, "signers": self.board}
+
+
+def policy(decider: FederatedKit, witnesses: Sequence[FederatedKit], count: int | None = None) -> DecisionPolicy:
+    """Return a decider with its witnesses; all of two, or a majority of more."""
+    total = len(witnesses)
+    return DecisionPolicy(
+        count=count or (total if total == 2 else total // 2 + 1),
+        ledger=decider.ledger,
+        log=decider.log,
+        witnesses=tuple(one.witness for one in witnesses),
+    )
+
+
+def peering(first: FederatedKit, second: FederatedKit, **changes: Any) -> Peering:
+    """Return a peering of two ledgers at 1 to 1; `witnesses` and `limit_minor` or any field may be changed."""
+    witnesses = changes.pop("witnesses", (first, second))
+    limit_minor = changes.pop("limit_minor", 100_000)
+    deciders = changes.pop("deciders", None) or [policy(one, witnesses) for one in (first, second)]
+    fields: dict[str, Any] = {
+        "deciders": tuple(sorted(deciders, key=lambda one: one.ledger)),
+        "rate": Rate(denominator=1, numerator=1),
+        "rounding": first.ledger,
+        "rules": 1,
+        "sequence": 1,
+        "shared": ("clearing", "market"),
+        "sides": tuple(sorted((one.side(limit_minor) for one in (first, second)), key=lambda side: side.ledger)),
+    }
+    return Peering(**(fields | changes))
+
+
+def peered(terms: Peering, kits: Sequence[FederatedKit]) -> Peered:
+    """Return the payload that records a peering, signed by both agents."""
+    raw = encode_peering(terms)
+    signatures = sorted((sign_statement(kit.agent, raw) for kit in kits), key=lambda one: one.key_id)
+    return Peered(signatures=tuple(signatures), statement=raw)
+
+
+def peer(first: FederatedKit, second: FederatedKit, **changes: Any) -> Peering:
+    """Record a peering in both ledgers."""
+    terms = peering(first, second, **changes)
+    for kit in (first, second):
+        kit.must("federation.peer", peered(terms, (first, second)), **kit.by_board())
+    return terms
+
+
+def contract(
+    payer: FederatedKit,
+    author: Actor,
+    payee: FederatedKit,
+    member: bytes,
+    amount_minor: int,
+    entry_id: bytes,
+    **changes: Any,
+) -> Contract:
+    """Return a contract under the peering that both have; `amount_minor` is what the payee gets."""
+    row = payer.state.federation.peers[payee.ledger]
+    salt = seed("salt" + entry_id.hex())
+    fields: dict[str, Any] = {
+        "earliest_abort_ms": payer.now + 120_000,
+        "entry": entry_id,
+        "payee": commit_member(salt, payee.ledger, member),
+        "payee_amount_minor": amount_minor,
+        "payee_ledger": payee.ledger,
+        "payee_unit": row.peering.side_of(payee.ledger).unit,
+        "payer": commit_member(salt, payer.ledger, author.member),
+        "payer_amount_minor": row.peering.payer_amount(payer.ledger, amount_minor),
+        "payer_ledger": payer.ledger,
+        "payer_unit": row.peering.side_of(payer.ledger).unit,
+        "peering": row.statement,
+    }
+    return Contract(**(fields | changes))
+
+
+def send_payload(payer: FederatedKit, terms: Contract, member: bytes, **changes: Any) -> Send:
+    """Return the payer's payload for a contract."""
+    salt = seed("salt" + terms.entry.hex())
+    fields: dict[str, Any] = {
+        "contract": encode_contract(terms),
+        "memo": None,
+        "payee": member,
+        "payee_salt": salt,
+        "payer_salt": salt,
+        "statutes_version": payer.state.coop.statutes_at(payer.now)[0],
+        "total_minor": terms.payer_amount_minor,
+    }
+    return Send(**(fields | changes))
+
+
+def send(payer: FederatedKit, author: Actor, payee: FederatedKit, member: bytes, amount_minor: int) -> Contract:
+    """Record a payer's entry; returns the contract."""
+    entry_id = payer.new_id()
+    terms = contract(payer, author, payee, member, amount_minor, entry_id)
+    payer.must("federation.send", send_payload(payer, terms, member), entry_id=entry_id, **payer.by(author))
+    return terms
+
+
+def promise_payload(payer: FederatedKit, terms: Contract, member: bytes, index: int | None = None) -> Promise:
+    """Return the payee's payload, with the proof of the payer's record (the newest by default)."""
+    proof = RecordProof(
+        checkpoint=payer.head(),
+        inclusion=payer.inclusion(len(payer.records) - 1 if index is None else index),
+        log=payer.log,
+    )
+    return Promise(contract=encode_contract(terms), payee=member, sent=proof)
+
+
+def decide_payload(raw: bytes, outcome: str, **changes: Any) -> Decide:
+    """Return a decision of the deal with these bytes."""
+    from ecot_protocol.domains.federation.statements import deal_id
+
+    fields: dict[str, Any] = {"acceptances": (), "contract": raw, "outcome": outcome, "tid": deal_id(raw)}
+    return Decide(**(fields | changes))
+
+
+def resolve_payload(
+    decider: FederatedKit, indexes: Sequence[int], cosigners: Sequence[FederatedKit], **changes: Any
+) -> Resolve:
+    """Return the resolution of the decisions at these places of the decider's log."""
+    fields: dict[str, Any] = {
+        "checkpoint": decider.head(cosigners),
+        "cosigners": tuple(sorted((one.witness for one in cosigners), key=lambda one: one.name)),
+        "decisions": tuple(decider.inclusion(index) for index in indexes),
+        "log": decider.log,
+    }
+    return Resolve(**(fields | changes))
+
+
+__all__ = [
+    "DAY_MS", "ClearAccept", "FederatedKit", "LogTree", "contract", "decide_payload", "peer", "peered", "peering",
+    "policy", "promise_payload", "resolve_payload", "send", "send_payload", "statement_id",
+]  # fmt: skip
