@@ -4,6 +4,7 @@
 import asyncio
 import os
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,13 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from ecot_node.config import KEYS_FOLDER, SNAPSHOTS_FOLDER, ConfigError, Settings
+from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
 from ecot_node.domains.database import ViewsDatabase
 from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.views import RecordViews
 from ecot_node.domains.routes import DOMAIN_ROUTES
+from ecot_node.federation.guard import ASK_AGAIN_S, ask_witnesses, find_ahead
+from ecot_node.federation.peers import LedgerPeers
 from ecot_node.http.app import make_app
 from ecot_node.http.context import Context, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
@@ -28,7 +31,10 @@ from ecot_node.store.port import LogStore
 from ecot_node.store.sqlite import SqliteStore
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.entry import decode_entry
 from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.reply import Refused
 
 log = structlog.get_logger("ecot.node")
 
@@ -50,6 +56,11 @@ def make_store(folder: Path, settings: Settings) -> LogStore:
     return PostgresStore(settings.store.url)
 
 
+def make_views(folder: Path) -> ViewsDatabase:
+    """Return the views of the node in `folder`, closed."""
+    return ViewsDatabase(folder)
+
+
 class Node:
     """A whole node.
 
@@ -65,7 +76,7 @@ class Node:
         self.keys: NodeKeys = load_keys(folder / KEYS_FOLDER)
         self.machine = Machine()
         self.store = make_store(folder, settings)
-        self.views = ViewsDatabase(folder)
+        self.views = make_views(folder)
         self.checker = SignatureChecker(settings.ledger.signature_workers)
         self.writer = Writer(
             self.store,
@@ -74,6 +85,7 @@ class Node:
             views=self.views,
             checker=self.checker,
             snapshots=folder / SNAPSHOTS_FOLDER,
+            genesis=self._drafted_genesis(),
         )
         self._stack = AsyncExitStack()
         self.port = 0
@@ -90,16 +102,56 @@ class Node:
             await self.checker.warm_up()
             await self.views.open()
             stack.push_async_callback(self.views.close)
-            await self.writer.start(is_clock_confirmed=self._is_clock_confirmed)
+            await self.writer.start(is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked")
             stack.push_async_callback(self.writer.stop)
+            await self._serve(stack)
+            guard = asyncio.create_task(self._guard(), name="guard")
+            stack.push_async_callback(_cancel, guard)
+            if not self._has_to_ask_everybody():
+                await guard
+            await self._found()
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
-            await self._serve(stack)
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:
         """Stop in the opposite order."""
         await self._stack.aclose()
+
+    def _drafted_genesis(self) -> bytes | None:
+        """Return the hash of the only genesis that this node may record; None once the draft is gone."""
+        path = self.folder / GENESIS_DRAFT
+        return sha256(decode_entry(path.read_bytes()).body).digest() if path.is_file() else None
+
+    async def _found(self) -> None:
+        """Record the genesis, if the board has signed the draft and it is not recorded yet."""
+        path = self.folder / GENESIS_DRAFT
+        if self.writer.status().mode != "draft" or not path.is_file():
+            return
+        reply = await self.writer.submit((decode_entry(path.read_bytes()),))
+        if isinstance(reply.outcomes[0], Refused):
+            log.warning("genesis_waits", code=reply.outcomes[0].code)
+
+    def _has_to_ask_everybody(self) -> bool:
+        return (self.folder / RESTORED_MARK).exists()
+
+    async def _guard(self) -> None:
+        """Let the writer begin once the witnesses have been asked; see `ecot_node.federation.guard`."""
+        urls = [peer.url for peer in self.settings.federation.peers if peer.url]
+        while True:
+            log_key, size = self.writer.log_key, self.writer.status().size
+            answers = await ask_witnesses(urls, log_key) if log_key is not None and urls else []
+            ahead = find_ahead(answers, size)
+            if ahead is not None:
+                log.error("witness_ahead", url=ahead.url, size=size, witness_size=ahead.size, note=ahead.note.decode())
+                self.writer.block("witness_ahead")
+                return
+            if all(answer.is_reached for answer in answers) or not self._has_to_ask_everybody():
+                break
+            log.warning("witness_unreached", urls=[one.url for one in answers if not one.is_reached])
+            await asyncio.sleep(ASK_AGAIN_S)
+        (self.folder / RESTORED_MARK).unlink(missing_ok=True)
+        self.writer.unblock("witness_unasked")
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
@@ -128,11 +180,16 @@ class Node:
             store=self.store,
             views=self.views,
             records=RecordViews(self.views),
-            peers=self._peers(),
-            cosigner=self._cosigner(),
+            peers=LedgerPeers(self.writer),
+            cosigner=Cosigner(self._cosigner_name(), self.keys.seed("cosigner")),
             clock_ms=wall_ms,
             settings=limits,
         )
+
+    def _cosigner_name(self) -> str:
+        """Return the name under which this node witnesses: its log's origin, or, before the genesis, a placeholder."""
+        log_key = self.writer.log_key
+        return f"{log_key.name}/witness" if log_key is not None else "unfounded/witness"
 
     async def _run_jobs(self) -> None:
         """Record what is due: seals, fees, closings. Every such entry proves by itself that it is due."""

@@ -41,3 +41,12 @@ class FolderLock:
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a process holds the lock of `folder` now."""
+    try:
+        FolderLock(folder).release()
+    except StoreInUse:
+        return True
+    return False
