@@ -65,7 +65,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0917 - options of a command
     folder: Folder,
     name: Annotated[str, typer.Option(prompt="Name of the cooperative / Nom de la coopérative")],
     domain: Annotated[str, typer.Option(prompt="Internet domain / Domaine internet")],
@@ -190,7 +190,7 @@ async def _verify(folder: Path, workers: int) -> Any:
 
     store = make_store(folder, load_settings(folder))
     opened = await store.open(ledger=None, read_only=True)
-    pool = ProcessPoolExecutor(workers) if workers and opened.size > 2_000 else None  # noqa: PLR2004
+    pool = ProcessPoolExecutor(workers) if workers and opened.size > 2_000 else None
     try:
         with _progress(opened.size) as on_progress:
             return await verify_log(store, opened, Machine(), workers=pool, on_progress=on_progress)
@@ -200,7 +200,7 @@ async def _verify(folder: Path, workers: int) -> Any:
         await store.close()
 
 
-class _progress:  # noqa: N801 - reads as a statement
+class _progress:
     """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self, total: int) -> None:

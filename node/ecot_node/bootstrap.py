@@ -31,7 +31,6 @@ from ecot_node.store.port import LogStore
 from ecot_node.store.sqlite import SqliteStore
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigner
-from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.entry import decode_entry
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.reply import Refused
