@@ -200,6 +200,11 @@ class Machine:
         rule: SignerRule = submission.entry_type.signers(state, _act(state, submission, {}), at)
         return rule
 
+    def principal(self, state: State, submission: Submission, key_id: bytes) -> bytes | Reason:
+        """Return whom a signature with the key would stand for under this entry, or why it can't count."""
+        principal, reason = _principal(state, submission, key_id)
+        return principal if reason is None else reason
+
     def _judge(self, state: State, submission: Submission, at: int) -> Act[Any] | Reason:
         reason = _refuse_body(state, submission.body, at)
         if reason is not None:

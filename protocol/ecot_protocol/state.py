@@ -123,6 +123,10 @@ class State:
         siblings = self._map.prove(position(table, key))
         return rows.encode_value(rows.decode_key(key)), siblings
 
+    def find_table(self, name: str) -> Table[Any, Any] | None:
+        """Return a table by its name, to look at a row whose key came from outside; None if there is none."""
+        return self._tables.get(name)
+
     def dump(self) -> Iterator[tuple[str, bytes, bytes]]:
         """Yield (table, key, value) of every row, for a snapshot."""
         self.flush()
