@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from ecot_node.domains.records.views import APPEND_ACCOUNT, APPEND_POSTING, APPEND_RECORD, FACT_BITS, ID_BYTES
+from ecot_node.domains.records.views import APPEND_ACCOUNT, APPEND_POSTING, APPEND_RECORD, POSTING_BITS, ID_BYTES
 from ecot_node.domains.rows import DomainViews, Rows, Value, merge_projections
 from ecot_node.ledger.port import RecordedEntry
 from ecot_protocol.ledger.facts import Posting
@@ -91,7 +91,7 @@ class Projector:
         """Collect what the facts write; return the owners of the accounts that moved, parties left out."""
         others: dict[bytes, None] = {}
         parties, numbers = entry.parties, self.accounts
-        seq = entry.index << FACT_BITS
+        seq = entry.index << POSTING_BITS
         for fact in entry.facts:
             if type(fact) is Posting:
                 payer, payee = fact.payer, fact.payee
@@ -111,11 +111,11 @@ class Projector:
                         fact.reason,
                     )
                 )
+                seq += 1
             else:
                 projection = self._projections.get(type(fact))
                 if projection is not None:
                     projection(fact, entry, rows)
-            seq += 1
         return tuple(others)
 
     def _number(self, account: tuple[bytes, str, str], rows: Rows) -> int:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ecot_node.domains.projector import split_ids
-from ecot_node.domains.records.views import FACT_BITS, ID_BYTES, accounts, postings, progress, records, touches
+from ecot_node.domains.records.views import POSTING_BITS, ID_BYTES, accounts, postings, progress, records, touches
 from ecot_node.http.callers import Caller, readable_visibilities
 from ecot_node.http.port import RecordedMeta, ViewsReads
 
@@ -134,7 +134,7 @@ class StatementLine(NamedTuple):
     @property
     def record_index(self) -> int:
         """The record that posted it."""
-        return self.seq >> FACT_BITS
+        return self.seq >> POSTING_BITS
 
 
 _payer, _payee = accounts.alias("payer"), accounts.alias("payee")
@@ -150,7 +150,7 @@ def _lines(account: Account) -> sa.Subquery:
         .scalar_subquery()
     )
     mine = touching([account.owner], only_parties=False).subquery("mine")
-    first = mine.c.idx * (1 << FACT_BITS)
+    first = mine.c.idx * (1 << POSTING_BITS)
     is_paying = postings.c.payer == number
     return (
         sa.select(
@@ -163,7 +163,7 @@ def _lines(account: Account) -> sa.Subquery:
             postings.c.reason,
         )
         .select_from(mine)
-        .join(postings, sa.and_(postings.c.seq >= first, postings.c.seq < first + (1 << FACT_BITS)))
+        .join(postings, sa.and_(postings.c.seq >= first, postings.c.seq < first + (1 << POSTING_BITS)))
         .join(records, records.c.idx == mine.c.idx)
         .join(_payer, _payer.c.account == postings.c.payer)
         .join(_payee, _payee.c.account == postings.c.payee)

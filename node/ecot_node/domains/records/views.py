@@ -22,8 +22,9 @@ from ecot_protocol.ledger.facts import Fact, LimitsChanged, Posting, Reservation
 
 METADATA: Final = sa.MetaData()
 ID_BYTES: Final = 16
-FACT_BITS: Final = 20
-"""A posting's sequence is its record's index shifted left by this, plus the place of the fact in the record."""
+POSTING_BITS: Final = 20
+"""A posting's sequence is its record's index shifted left by this, plus its place among the record's postings, of which
+there are far fewer (10,000 in a group)."""
 
 progress = sa.Table(
     "progress",
