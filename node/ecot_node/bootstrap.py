@@ -103,12 +103,12 @@ class Node:
             stack.push_async_callback(self.views.close)
             await self.writer.start(is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked")
             stack.push_async_callback(self.writer.stop)
+            await self._found()
             await self._serve(stack)
             guard = asyncio.create_task(self._guard(), name="guard")
             stack.push_async_callback(_cancel, guard)
             if not self._has_to_ask_everybody():
                 await guard
-            await self._found()
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
             self._stack = stack.pop_all()
@@ -125,8 +125,9 @@ class Node:
     async def _found(self) -> None:
         """Record the genesis, if the board has signed the draft and it is not recorded yet."""
         path = self.folder / GENESIS_DRAFT
-        if self.writer.status().mode != "draft" or not path.is_file():
+        if self.writer.log_key is not None or not path.is_file():
             return
+        self.writer.unblock("witness_unasked")  # nobody can have witnessed a log that has not begun
         reply = await self.writer.submit((decode_entry(path.read_bytes()),))
         if isinstance(reply.outcomes[0], Refused):
             log.warning("genesis_waits", code=reply.outcomes[0].code)
@@ -180,15 +181,15 @@ class Node:
             views=self.views,
             records=RecordViews(self.views),
             peers=LedgerPeers(self.writer),
-            cosigner=Cosigner(self._cosigner_name(), self.keys.seed("cosigner")),
+            cosigner=self._cosigner(),
             clock_ms=wall_ms,
             settings=limits,
         )
 
-    def _cosigner_name(self) -> str:
-        """Return the name under which this node witnesses: its log's origin, or, before the genesis, a placeholder."""
+    def _cosigner(self) -> Cosigner | None:
+        """Return the key that cosigns partners' checkpoints, named like our log; None before the genesis."""
         log_key = self.writer.log_key
-        return f"{log_key.name}/witness" if log_key is not None else "unfounded/witness"
+        return Cosigner(log_key.name, self.keys.seed("cosigner")) if log_key is not None else None
 
     async def _run_jobs(self) -> None:
         """Record what is due: seals, fees, closings. Every such entry proves by itself that it is due."""

@@ -4,7 +4,7 @@
 The life of an entry here, each step pure:
 
 1. `Machine.admit(entry)`: form. The body decodes, its payload decodes, attachments match their commitments.
-2. `Submission.find_bad_signature(keys)`: every signature is good under the public key of its id (no state needed: a key id is
+2. `Submission.find_bad_evidence()` and `find_bad_signature(keys)`: proofs in the payload hold, and every signature is good under the public key of its id (no state needed: a key id is
    the hash of the key).
 3. `Machine.record(state, submission, at)`: the machine's own reasons in the order of `COMMON_REASONS`, then the type's;
    if there is none, the effect, which returns facts. `Machine.refuse` only asks.
@@ -92,6 +92,11 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
     payload: Any
     introduced: dict[bytes, bytes]
     body_hash: bytes
+
+    def find_bad_evidence(self) -> Reason | None:
+        """Check the heavy proofs that the payload carries; like signatures, they need no state."""
+        reason: Reason | None = self.entry_type.evidence(self.payload)
+        return reason
 
     def find_bad_signature(self, public_key_of: Callable[[bytes], bytes | None]) -> Reason | None:
         """Check every signature.
@@ -228,14 +233,16 @@ class Machine:
         Args:
             state: as of the record before.
             record: decoded by `decode_record`.
-            is_verified: its signatures were checked elsewhere.
+            is_verified: its evidence and signatures were checked elsewhere.
 
         Raises:
             RemoteProtocolError: ``record_refused``: the record could not have been written by these rules; or a code of
                 `admit_record`.
         """
         submission = self.admit_record(record, state.rules)
-        reason = None if is_verified else submission.find_bad_signature(public_keys(state))
+        reason = None
+        if not is_verified:
+            reason = submission.find_bad_evidence() or submission.find_bad_signature(public_keys(state))
         if reason is None and record.received_at_ms < state.received_at_ms:
             reason = Reason.of("time_went_back", at_ms=record.received_at_ms)
         result = reason or self.record(state, submission, record.received_at_ms)

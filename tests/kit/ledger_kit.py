@@ -224,7 +224,7 @@ class LedgerKit:
     def submit(self, entry: Entry) -> list[Fact] | Reason:
         """Admit, check and apply an entry as a node does; a refusal changes nothing."""
         submission: Submission = self.machine.admit(entry, self.state.rules)
-        reason = submission.find_bad_signature(public_keys(self.state))
+        reason = submission.find_bad_evidence() or submission.find_bad_signature(public_keys(self.state))
         result = reason or self.machine.record(self.state, submission, self.now)
         if isinstance(result, Reason):
             return result

@@ -43,7 +43,9 @@ def admit(machine: Machine, entries: Sequence[Entry], rules: int) -> list[Admitt
     for entry in entries:
         try:
             require_sorted(entry.signatures)
-            result.append(Admitted(machine.admit(entry, rules), None))
+            submission = machine.admit(entry, rules)
+            reason = submission.find_bad_evidence()
+            result.append(Admitted(submission, None) if reason is None else Refused(reason.code, reason.params))
         except RemoteProtocolError as error:
             result.append(refusal(error))
     return result

@@ -155,6 +155,9 @@ def _apply(machine: Machine, state: State, row: RecordRow, items: list[SignedIte
     if record.received_at_ms < state.received_at_ms:
         raise LedgerCorrupt(row.index, "time_went_back")
     if items is not None:
+        evidence = submission.find_bad_evidence()
+        if evidence is not None:
+            raise LedgerCorrupt(row.index, evidence.code, str(evidence.params))
         _collect(submission, state, row.index, items)
     result = machine.record(state, submission, record.received_at_ms)
     if isinstance(result, Reason):
