@@ -142,7 +142,7 @@ def serve(
 
 async def _serve(folder: Path, is_clock_confirmed: bool) -> None:
     from ecot_node.app import set_up_logs
-    from ecot_node.bootstrap import Node
+    from ecot_node.bootstrap.node import Node
 
     settings = load_settings(folder)
     set_up_logs(settings.log)
@@ -184,7 +184,7 @@ def _plain(value: object) -> object:
 async def _verify(folder: Path, workers: int) -> Any:
     from concurrent.futures import ProcessPoolExecutor
 
-    from ecot_node.bootstrap import make_store
+    from ecot_node.bootstrap.adapters import make_store
     from ecot_node.ledger.verify import verify_log
     from ecot_protocol.machine import Machine
 
@@ -260,7 +260,7 @@ def erase(
 
 
 async def _erase(folder: Path, index: int, positions: list[int] | None, ground: str, is_forced: bool) -> int:
-    from ecot_node.bootstrap import make_store
+    from ecot_node.bootstrap.adapters import make_store
     from ecot_node.erasing import erase_attachments
 
     store = make_store(folder, load_settings(folder))
@@ -279,7 +279,7 @@ def rebuild_views(folder: Folder) -> None:
 
 
 async def _rebuild_views(folder: Path) -> int:
-    from ecot_node.bootstrap import make_store, make_views
+    from ecot_node.bootstrap.adapters import make_store, make_views
     from ecot_node.ledger.boot import replay
     from ecot_protocol.machine import Machine
     from ecot_protocol.state import State
@@ -317,7 +317,7 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json")] = Fa
 
 
 async def _status(folder: Path) -> dict[str, object]:
-    from ecot_node.bootstrap import make_store
+    from ecot_node.bootstrap.adapters import make_store
     from ecot_node.store.folder_lock import is_locked
 
     settings = load_settings(folder)

@@ -79,6 +79,7 @@ def _trade() -> TradeStatutes:
         commission_base="net",
         commission_rate=_percent(5),
         commission_unit=BARTER,
+        delivery_max_duration_ms=90 * DAY_MS,
         offer_max_duration_ms=30 * DAY_MS,
         reversal_window_ms=90 * DAY_MS,
         unit=BARTER,

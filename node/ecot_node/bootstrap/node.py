@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The only place that builds adapters and joins the parts of a node."""
+"""A whole node: its parts, joined, started and stopped in order."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
-from ecot_node.domains.database import ViewsDatabase
+from ecot_node.bootstrap.adapters import make_store, make_views
+from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, Settings
 from ecot_node.domains.jobs import due_entries
-from ecot_node.domains.records.views import RecordViews
+from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.federation.guard import ASK_AGAIN_S, ask_witnesses, find_ahead
 from ecot_node.federation.peers import LedgerPeers
@@ -27,8 +27,6 @@ from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.node_keys import NodeKeys, load_keys
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
-from ecot_node.store.port import LogStore
-from ecot_node.store.sqlite import SqliteStore
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.entry import decode_entry
@@ -38,26 +36,6 @@ from ecot_protocol.wire.reply import Refused
 log = structlog.get_logger("ecot.node")
 
 JOBS_INTERVAL_S: Final = 1.0
-
-
-def make_store(folder: Path, settings: Settings) -> LogStore:
-    """Return the store that the settings name, closed.
-
-    Raises:
-        ConfigError: PostgreSQL without a URL.
-    """
-    if settings.store.kind == "sqlite":
-        return SqliteStore(folder)
-    if not settings.store.url:
-        raise ConfigError("store.url is empty: expected postgresql://...")
-    from ecot_node.store.postgres import PostgresStore
-
-    return PostgresStore(settings.store.url)
-
-
-def make_views(folder: Path) -> ViewsDatabase:
-    """Return the views of the node in `folder`, closed."""
-    return ViewsDatabase(folder)
 
 
 class Node:
@@ -179,7 +157,7 @@ class Node:
             machine=self.machine,
             store=self.store,
             views=self.views,
-            records=RecordViews(self.views),
+            records=ViewsRecordIndex(self.views),
             peers=LedgerPeers(self.writer),
             cosigner=self._cosigner(),
             clock_ms=wall_ms,
