@@ -125,6 +125,17 @@ def test_nothing_wins_below_the_quorum() -> None:
     assert (outcome.is_quorum_met, outcome.winner) == (False, None)
 
 
+@given(college_counts(), st.integers(1, 100))
+def test_a_quorum_is_met_by_those_who_took_part(colleges: list[CollegeCount], percentage: int) -> None:
+    outcome = tally(terms(quorum=Rate(denominator=100, numerator=percentage)), colleges)
+    assert outcome.is_quorum_met == (outcome.cast * 100 >= outcome.electors * percentage)
+
+
+def test_a_quorum_is_not_met_by_those_who_could_have() -> None:
+    empty = CollegeCount("users", 10_000, 10, (0, 0, 0))
+    assert not tally(terms(quorum=Rate(denominator=100, numerator=1)), (empty,)).is_quorum_met
+
+
 def test_nothing_wins_without_a_vote_even_with_no_quorum_and_no_majority() -> None:
     outcome = tally(terms(majority=NONE), (CollegeCount("users", 10_000, 10, (0, 0, 0)),))
     assert (outcome.is_quorum_met, outcome.winner) == (True, None)
