@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from ecot_node.domains.records.views import APPEND_ACCOUNT, APPEND_POSTING, APPEND_RECORD, POSTING_BITS, ID_BYTES
+from ecot_node.domains.records.views import APPEND_ACCOUNT, APPEND_POSTING, APPEND_RECORD, ID_BYTES, POSTING_BITS
 from ecot_node.domains.rows import DomainViews, Rows, Value, merge_projections
 from ecot_node.ledger.port import RecordedEntry
 from ecot_protocol.ledger.facts import Posting

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ecot_node.domains.projector import split_ids
-from ecot_node.domains.records.views import POSTING_BITS, ID_BYTES, accounts, postings, progress, records, touches
+from ecot_node.domains.records.views import ID_BYTES, POSTING_BITS, accounts, postings, progress, records, touches
 from ecot_node.http.callers import Caller, readable_visibilities
 from ecot_node.http.port import RecordedMeta, ViewsReads
 
@@ -172,10 +172,11 @@ def _lines(account: Account) -> sa.Subquery:
     )
 
 
-async def balance_before(connection: AsyncConnection, account: Account, from_ms: int) -> int:
-    """Return the sum of the account's postings whose record is older than `from_ms`."""
+async def balance_before(connection: AsyncConnection, account: Account, *, from_ms: int, after: int) -> int:
+    """Return the sum of the account's postings before `from_ms`, and of those up to the sequence `after`."""
     lines = _lines(account)
-    query = sa.select(sa.func.coalesce(sa.func.sum(lines.c.amount_minor), 0)).where(lines.c.at_ms < from_ms)
+    query = sa.select(sa.func.coalesce(sa.func.sum(lines.c.amount_minor), 0))
+    query = query.where(sa.or_(lines.c.at_ms < from_ms, lines.c.seq <= after))
     return int((await connection.execute(query)).scalar_one())
 
 

@@ -48,11 +48,12 @@ sa.Index("share_movements_by_member", share_movements.c.member, share_movements.
 share_holdings = sa.Table(
     "share_holdings",
     METADATA,
-    sa.Column("member", sa.LargeBinary, primary_key=True),
-    sa.Column("unit", sa.Text, primary_key=True),
+    sa.Column("holding", sa.Integer, primary_key=True),
+    sa.Column("member", sa.LargeBinary, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
     sa.Column("share_count", sa.Integer, nullable=False),
     sa.Column("capital_minor", sa.Integer, nullable=False),
-    sqlite_with_rowid=False,
+    sa.UniqueConstraint("member", "unit"),
 )
 """A row stays, with zeros, when the shares are gone."""
 
