@@ -35,6 +35,7 @@ class HttpSettings:
         max_streams_each: of one session, or of one address without a session.
         address_rate: of one client address (IPv6: of its /64); None: no limit.
         session_rate: of one session; None: no limit.
+        entries_rate: of entries, of one client address; None: no limit.
         draft_rate: of drafts that one person may leave.
         body_timeout_s: to receive a body.
         answer_timeout_s: to answer, bodies and event streams apart.
@@ -49,6 +50,7 @@ class HttpSettings:
     max_streams_each: int = 8
     address_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
     session_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
+    entries_rate: Rate | None = field(default_factory=lambda: Rate(per_second=1_000, burst=20_000))
     draft_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 60, burst=60))
     body_timeout_s: float = 30
     answer_timeout_s: float = 60

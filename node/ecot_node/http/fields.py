@@ -83,6 +83,8 @@ T = TypeVar("T")
 class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a route's parameters: a field whose name stands in the path is a path parameter, any other is one of the
     query. A parameter that is not declared is refused.
+
+    A class with a required field below one of `Waiting` or `Page` says ``kw_only=True``, which msgspec doesn't inherit.
     """
 
 

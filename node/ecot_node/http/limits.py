@@ -40,21 +40,23 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._levels)
 
-    def wait_s(self, client: str | bytes, now_s: float) -> float:
-        """Take one token; return 0, or in how many seconds there will be one (then nothing was taken).
+    def wait_s(self, client: str | bytes, now_s: float, cost: int = 1) -> float:
+        """Take tokens; return 0, or in how many seconds there will be enough (then nothing was taken).
 
         Args:
             client: who asks.
             now_s: of a clock that never goes back.
+            cost: tokens; more than a full bucket holds are asked of a full one, which then owes the rest.
         """
         level, since = self._levels.get(client, (self._burst, now_s))
         level = min(self._burst, level + (now_s - since) * self._per_second)
-        waits = level < 1
-        self._levels[client] = (level if waits else level - 1, now_s)
+        needed = min(cost, self._burst)
+        waits = level < needed
+        self._levels[client] = (level if waits else level - cost, now_s)
         self._levels.move_to_end(client)
         if len(self._levels) > MAX_BUCKETS:
             self._levels.popitem(last=False)
-        return (1 - level) / self._per_second if waits else 0.0
+        return (needed - level) / self._per_second if waits else 0.0
 
 
 def client_of(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:

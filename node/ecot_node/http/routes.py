@@ -3,7 +3,7 @@
 
 A domain writes, in ``node/ecot_node/domains/<domain>/routes.py``:
 
-    class MemberParams(Params):
+    class MemberParams(Waiting, kw_only=True):
         member: IdHex                                     # stands in the path, so it is a path parameter
 
     class MemberReply(JsonReply):
@@ -87,6 +87,7 @@ class Request(Generic[P, B]):
         context: the ports.
         services: sessions, limits, event streams of this application.
         caller: who has an open session; None without one.
+        client: what limits count: an address, or the /64 of one.
         locale: language of the texts in the answer: ``fr`` or ``en``.
         params: from path and query; None if the route has none.
         body: decoded JSON, bytes of a `Media`, or None.
@@ -96,6 +97,7 @@ class Request(Generic[P, B]):
     context: Context
     services: Services
     caller: Caller | None
+    client: str
     locale: str
     params: P
     body: B

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""This node as a witness of its peers' logs (C2SP tlog-witness), over HTTP.
+
+What is cosigned is recorded first: the store's compare-and-swap is durable before a cosignature exists. One checkpoint
+of a log at a time, so a slower request never rolls a newer record back.
+"""
+
+from typing import Final
+
+import structlog
+
+from ecot_node.http.context import Context
+from ecot_node.http.errors import Problem
+from ecot_node.http.fields import HashHex, Params
+from ecot_node.http.log_routes import TEXT
+from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
+from ecot_node.http.services import Services
+from ecot_node.store.port import ForkProof, WitnessState
+from ecot_protocol.wire.checkpoint import OpenedCheckpoint
+from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.note import SignedNote, format_signatures
+from ecot_protocol.wire.witness import MAX_REQUEST_BYTES, AddCheckpointRequest, Refusal, decide
+
+log = structlog.get_logger("ecot.witness")
+
+
+class OriginParams(Params):
+    """`origin_hash`: SHA-256 of the log's origin."""
+
+    origin_hash: HashHex
+
+
+def _cosigner(context: Context) -> Cosigner:
+    if context.cosigner is None:
+        raise Problem("not_found")
+    return context.cosigner
+
+
+async def add_checkpoint(request: Request[None, bytes]) -> Content:
+    """Cosign a checkpoint of a peer's log that extends what was cosigned before.
+
+    Answers cosignature lines, or 400, 403, 404, 409 (`text/x.tlog.size`) or 422 as tlog-witness says.
+    """
+    context = request.context
+    cosigner = _cosigner(context)
+    asked = AddCheckpointRequest.parse(request.body)
+    log_keys = await context.peers.log_keys(asked.checkpoint.origin)
+    if not log_keys:
+        return _refuse(Refusal("origin_unknown", 404, b"origin_unknown\n"))
+    async with request.services.locks.of(f"witness {asked.checkpoint.origin}"):
+        known = await context.store.witness_get(asked.checkpoint.origin)
+        decision = decide((known.size, known.root) if known else None, asked, log_keys)
+        if isinstance(decision, Refusal):
+            if decision.is_fork_proof and known is not None:
+                await _keep_fork(context, request.services, known, asked)
+            return _refuse(decision)
+        await _record(context, known, decision, asked)
+    line = cosigner.cosign(asked.note.text, context.clock_ms() // 1000)
+    return Content(format_signatures((line,)), TEXT)
+
+
+def _refuse(refusal: Refusal) -> Content:
+    return Content(refusal.body, refusal.content_type, status=refusal.status)
+
+
+async def _record(
+    context: Context, known: WitnessState | None, decision: OpenedCheckpoint, asked: AddCheckpointRequest
+) -> None:
+    head = decision.checkpoint
+    own_lines = tuple(signature for _, signature in decision.note.verified)  # others' lines are not ours to keep
+    state = WitnessState(head.size, head.root_hash, SignedNote(asked.note.text, own_lines).format())
+    old_size = known.size if known is not None else None
+    if not await context.store.witness_put(head.origin, old_size=old_size, state=state):
+        raise Problem("overloaded", "another process took this log meanwhile", headers={"Retry-After": "1"})
+
+
+async def _keep_fork(context: Context, services: Services, known: WitnessState, asked: AddCheckpointRequest) -> None:
+    origin = asked.checkpoint.origin
+    proof = ForkProof(origin, known.note, asked.note.format(), b"")
+    await context.store.fork_put(proof)
+    services.metrics.fork_found()
+    log.error("peer_log_forked", origin=origin, size=asked.checkpoint.size)
+
+
+async def get_witnessed(request: Request[OriginParams, None]) -> Content:
+    """Read the newest checkpoint of a peer's log that this node cosigned, with its cosignature."""
+    cosigner = _cosigner(request.context)
+    origin = await request.context.peers.origin_of(bytes.fromhex(request.params.origin_hash))
+    known = await request.context.store.witness_get(origin) if origin is not None else None
+    if known is None:
+        raise Problem("not_found")
+    note = SignedNote.parse(known.note)
+    line = cosigner.cosign(note.text, request.context.clock_ms() // 1000)
+    return Content(note.with_signatures((line,)).format(), TEXT, headers={"Cache-Control": "no-cache"})
+
+
+WITNESS_ROUTES: Final[tuple[AnyRoute, ...]] = (
+    Route(
+        method="POST",
+        path="/witness/add-checkpoint",
+        summary="Have a checkpoint cosigned",
+        tag="witness",
+        access="public",
+        handler=add_checkpoint,
+        body=Media("*/*", "tlog-witness add-checkpoint.", max_size_bytes=MAX_REQUEST_BYTES, is_text=True),
+        response=Media("text/plain", "Cosignature lines.", is_text=True),
+        errors=("not_found", "overloaded", "store_unavailable"),
+    ),
+    Route(
+        method="GET",
+        path="/witness/{origin_hash}/checkpoint",
+        summary="Read the newest checkpoint that this node cosigned",
+        tag="witness",
+        access="public",
+        handler=get_witnessed,
+        params=OriginParams,
+        response=Media("text/plain", "A signed note.", is_text=True),
+        errors=("not_found",),
+    ),
+)
