@@ -13,6 +13,7 @@ import msgspec
 
 from ecot_protocol.domains.governance.acts import ClosePoll
 from ecot_protocol.domains.membership.acts import ChargeFee
+from ecot_protocol.domains.royalty.periods import PayOut
 from ecot_protocol.domains.trade.acts import Lapse
 from ecot_protocol.state import State
 
@@ -45,3 +46,5 @@ def _due(state: State, at: int) -> Iterator[DueEntry]:
     for trade_id, trade in state.trade.trades.items():
         if trade.status == "proposed" and trade.closes_at_ms <= at:
             yield "trade.lapse", Lapse(trade=trade_id)
+    for due in state.royalty.due:
+        yield "royalty.pay_out", PayOut(part=due.part, period=due.period)

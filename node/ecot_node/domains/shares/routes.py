@@ -71,7 +71,7 @@ class RangeReply(JsonReply):
     unit: UnitCode
 
 
-class SubscriptionReply(JsonReply):
+class ShareSubscriptionReply(JsonReply):
     """A promise to buy shares, and what came of it."""
 
     subscription: IdHex
@@ -88,7 +88,7 @@ class MemberSharesReply(JsonReply):
 
     share_count: Count
     ranges: tuple[RangeReply, ...]
-    subscriptions: tuple[SubscriptionReply, ...]
+    subscriptions: tuple[ShareSubscriptionReply, ...]
     index: Count
 
 
@@ -160,8 +160,8 @@ async def get_member_shares(request: Request[SharesParams, None]) -> MemberShare
     )
 
 
-def _subscription(row: Row) -> SubscriptionReply:
-    return SubscriptionReply(
+def _subscription(row: Row) -> ShareSubscriptionReply:
+    return ShareSubscriptionReply(
         subscription=row.subscription.hex(),
         share_count=row.share_count,
         price_minor=row.price_minor,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads of trades: for the persons of the two parties, and for board and treasurer, who answer for reversals and
-accounts. Lines and memo are attachments for the parties alone."""
+accounts. Lines and memo are attachments for the parties alone.
+"""
 
 from collections.abc import Sequence
 from typing import Final, Literal
