@@ -47,11 +47,13 @@ KeyId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """16 bytes: see `ecot_protocol.wire.keys.key_id`."""
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 """32 bytes: SHA-256 or HMAC-SHA-256."""
-Handle = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,31}$")]
+# Python lets ``$`` match before a last line feed, which would let a handle or a log's domain carry one into a signed
+# note; ``(?!\n)`` forbids it and reads the same in a browser (ECMA 262), unlike ``\Z``.
+Handle = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,31}$(?!\n)")]
 """A pseudonym chosen by its owner: the only personal word in the log."""
-Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
+Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$(?!\n)")]
 """A lower-case code that statutes or the specification define: a college, a scope, an option."""
-UnitCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{1,7}$")]
+UnitCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{1,7}$(?!\n)")]
 """A unit of account, e.g. ``EUR``."""
 
 
@@ -132,6 +134,8 @@ def _problems(wire_type: Any, path: str, above: frozenset[Any]) -> Iterator[tupl
     origin = typing.get_origin(wire_type)
     if wire_type in above or wire_type is Ellipsis:
         return
+    if origin is Annotated:
+        yield from _pattern_problems(wire_type.__metadata__, path)
     if origin is Annotated or origin in (tuple, Union, types.UnionType, typing.Literal):
         inner = () if origin is typing.Literal else typing.get_args(wire_type)
         for argument in inner[:1] if origin is Annotated else inner:
@@ -143,6 +147,13 @@ def _problems(wire_type: Any, path: str, above: frozenset[Any]) -> Iterator[tupl
             yield from _problems(inner_type, f"{path}.{name}", above | {wire_type})
     elif wire_type not in (int, str, bytes, bool, type(None), msgspec.Raw):
         yield path, f"{wire_type!r} has no canonical form"
+
+
+def _pattern_problems(metadata: tuple[Any, ...], path: str) -> Iterator[tuple[str, str]]:
+    for meta in metadata:
+        pattern = meta.pattern if isinstance(meta, msgspec.Meta) else None
+        if pattern is not None and pattern.endswith("$"):
+            yield path, f"{pattern} lets a last line feed pass: end it with $(?!\\n)"
 
 
 def _struct_problems(wire_type: type[msgspec.Struct], path: str, above: frozenset[Any]) -> Iterator[tuple[str, str]]:

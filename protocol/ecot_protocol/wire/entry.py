@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Entries as bytes: body, signatures, attachments; the record that the log keeps; its leaf.
+r"""Entries as bytes: body, signatures, attachments; the record that the log keeps; its leaf.
 
 - Entry, as sent: ``[body, signatures, attachments]``; the body is a byte string that holds a canonical map, so what was
   signed is never re-encoded.
 - Body: map of ``author``, ``expires_at``, ``id``, ``ledger``, ``payload``, ``type``.
-- Signature: ``[key_id, signature]`` over ``"ecot/entry/v1\\n"`` + body; sorted by key id, each key once.
+- Signature: ``[key_id, signature]`` over ``"ecot/entry/v1\n"`` + body; sorted by key id, each key once.
 - Attachment: ``[class, salt, content]``; the payload holds HMAC-SHA-256(salt, content), never the content.
-- Record: ``[received_at_ms, body, signatures]``, at most 65,535 bytes. Leaf data: SHA-256(``"ecot/record/v1\\n"`` +
+- Record: ``[received_at_ms, body, signatures]``, at most 65,535 bytes. Leaf data: SHA-256(``"ecot/record/v1\n"`` +
   record).
 
 >>> seed = bytes(32)
->>> body = BODY.encode(Body(author=None, expires_at=2, id=bytes(16), ledger=bytes(32), payload=msgspec.Raw(b"\\x80"),
+>>> body = BODY.encode(Body(author=None, expires_at=2, id=bytes(16), ledger=bytes(32), payload=msgspec.Raw(b"\x80"),
 ...                         type="coop.seal"))
 >>> entry = Entry(body, (sign_body(Signer(seed), body),), ())
 >>> decode_entry(encode(entry)) == entry
@@ -22,6 +22,7 @@ True
 import hmac
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 from typing import Annotated, Final
 
 import msgspec
@@ -43,7 +44,7 @@ RECORD_CONTEXT: Final = b"ecot/record/v1\n"
 NO_LEDGER: Final = bytes(32)
 """What a genesis carries in place of the ledger id, which is the hash of its body."""
 
-Tag = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,24}\.[a-z_]{1,32}$")]
+Tag = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,24}\.[a-z_]{1,32}$(?!\n)")]
 
 
 class Body(Wire):
@@ -76,7 +77,7 @@ class Signature(WireArray):
 class Attachment(WireArray):
     """Erasable content that the payload commits to. `class_name` tells its legal ground and who may read it."""
 
-    class_name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,24}$")]
+    class_name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,24}$(?!\n)")]
     salt: Hash
     content: Annotated[bytes, msgspec.Meta(max_length=MAX_ATTACHMENT_SIZE_BYTES)]
 
@@ -131,7 +132,7 @@ def decode_record(raw: bytes) -> Record:
 
 def require_sorted(signatures: Sequence[Signature]) -> None:
     """Raise ``signatures_not_sorted`` unless key ids ascend strictly (so each key signs once)."""
-    for first, second in zip(signatures, signatures[1:], strict=False):
+    for first, second in pairwise(signatures):
         if first.key_id >= second.key_id:
             raise RemoteProtocolError("signatures_not_sorted", "key ids ascend, each once")
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Statements: what two or more cooperatives say together (a peering, a transfer contract, a clearing round, a merger).
+r"""Statements: what two or more cooperatives say together (a peering, a transfer contract, a clearing round, a merger).
 
 A statement is canonical bytes with the sorted ids of the ``ledgers`` that it binds, signed by each over
-``"ecot/statement/v1\\n"`` + bytes. Each ledger records it in an entry of its own; a ledger knows foreign keys only
+``"ecot/statement/v1\n"`` + bytes. Each ledger records it in an entry of its own; a ledger knows foreign keys only
 through what it has recorded.
 
->>> raw = STATEMENT.encode(Statement(ledgers=(bytes(32), b"\\x01" * 32), payload=msgspec.Raw(b"\\x80"), type="peering"))
+>>> raw = STATEMENT.encode(Statement(ledgers=(bytes(32), b"\x01" * 32), payload=msgspec.Raw(b"\x80"), type="peering"))
 >>> statement_id(raw).hex()[:16], decode_statement(raw).type
 ('82b3853642a81b6c', 'peering')
 """
@@ -36,7 +36,7 @@ class Statement(Wire):
 
     ledgers: Annotated[tuple[Hash, ...], msgspec.Meta(min_length=1, max_length=MAX_LEDGERS)]
     payload: msgspec.Raw
-    type: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,32}$")]
+    type: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,32}$(?!\n)")]
 
 
 STATEMENT: Final = Codec(Statement)

@@ -36,7 +36,7 @@ class Identifier(NamedTuple):
     """An identifier: scheme and value, in capitals, without separators."""
 
     scheme: Scheme
-    value: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Z]{1,32}$")]
+    value: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Z]{1,32}$(?!\n)")]
 
 
 def is_identifier(scheme: str, value: str) -> bool:

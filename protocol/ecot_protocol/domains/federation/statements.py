@@ -37,7 +37,7 @@ ABORT_WINDOW_MS: Final = 31 * 86_400_000
 DECISION_OPEN_MS: Final = 400 * 86_400_000
 """For so long after its earliest abort a deal can be decided; then the memory of decisions may retire."""
 
-KeyName = Annotated[str, msgspec.Meta(pattern=r"^[!-*,-~]{1,300}$")]
+KeyName = Annotated[str, msgspec.Meta(pattern=r"^[!-*,-~]{1,300}$(?!\n)")]
 """The name of a key on signed notes: printable ASCII without space and plus."""
 DealBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_DEAL_SIZE_BYTES)]
 SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
