@@ -17,7 +17,7 @@ from ecot_node.http.routes import AnyRoute, Request, Route
 WorkKind = Literal["book", "comic", "game", "music"]
 
 
-class WorksParams(Page):
+class WorksParams(Page, kw_only=True):
     """Which works; those that were withdrawn only with ``withdrawn=true``."""
 
     kind: WorkKind | None = None
@@ -25,7 +25,7 @@ class WorksParams(Page):
     withdrawn: bool = False
 
 
-class WorkParams(Waiting):
+class WorkParams(Waiting, kw_only=True):
     """A work."""
 
     work: IdHex

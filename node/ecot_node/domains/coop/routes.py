@@ -17,7 +17,7 @@ from ecot_node.http.routes import AnyRoute, Request, Route
 from ecot_protocol.domains.coop.statutes import Statutes
 
 
-class StatutesParams(Waiting):
+class StatutesParams(Waiting, kw_only=True):
     """A version of the statutes."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
@@ -59,7 +59,7 @@ class OfficesReply(JsonReply):
     index: Count
 
 
-class PersonParams(Waiting):
+class PersonParams(Waiting, kw_only=True):
     """A person."""
 
     person: IdHex

@@ -19,19 +19,19 @@ from ecot_protocol.domains.governance.tally import CollegeCount, Terms
 PollStatus = Literal["closed", "open"]
 
 
-class PollsParams(Page):
+class PollsParams(Page, kw_only=True):
     """Which polls."""
 
     status: PollStatus | None = None
 
 
-class PollParams(Waiting):
+class PollParams(Waiting, kw_only=True):
     """A poll."""
 
     poll: IdHex
 
 
-class StancesParams(Page):
+class StancesParams(Page, kw_only=True):
     """Stances of a poll."""
 
     poll: IdHex

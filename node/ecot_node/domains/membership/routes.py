@@ -42,20 +42,20 @@ from ecot_protocol.wire.encoding import MAX_INTEGER
 MemberStatus = Literal["admitted", "applied", "excluded", "left"]
 
 
-class MembersParams(Page):
+class MembersParams(Page, kw_only=True):
     """Which members to list."""
 
     status: MemberStatus | None = None
     college: Word | None = None
 
 
-class MemberParams(Waiting):
+class MemberParams(Waiting, kw_only=True):
     """A member."""
 
     member: IdHex
 
 
-class StatementParams(Page):
+class StatementParams(Page, kw_only=True):
     """Which postings of which account of the member.
 
     Attributes:

@@ -5,7 +5,7 @@ Periods are for members; a subscription and a statement are for the persons of t
 and treasurer (a statement: for the treasurer).
 """
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -29,25 +29,25 @@ from ecot_protocol.domains.royalty.facts import PeriodClosed
 PeriodStatus = Literal["closed", "open"]
 
 
-class SubscriptionsParams(Page):
+class SubscriptionsParams(Page, kw_only=True):
     """Whose subscriptions (else of all the members that the caller acts for; for officers, of everybody)."""
 
     institution: IdHex | None = None
 
 
-class PeriodsParams(Page):
+class PeriodsParams(Page, kw_only=True):
     """Which periods."""
 
     status: PeriodStatus | None = None
 
 
-class PeriodParams(Waiting):
+class PeriodParams(Waiting, kw_only=True):
     """A period."""
 
     period: IdHex
 
 
-class HolderParams(Page):
+class HolderParams(Page, kw_only=True):
     """What a rights-holder earned in a period."""
 
     period: IdHex

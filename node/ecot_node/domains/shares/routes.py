@@ -26,13 +26,13 @@ from ecot_protocol.domains.shares.state import ShareRange
 from ecot_protocol.state import State
 
 
-class MovementsParams(Page):
+class MovementsParams(Page, kw_only=True):
     """Whose movements; everybody's if not given."""
 
     member: IdHex | None = None
 
 
-class SharesParams(Waiting):
+class SharesParams(Waiting, kw_only=True):
     """A member."""
 
     member: IdHex

@@ -31,14 +31,14 @@ from ecot_node.http.routes import AnyRoute, Request, Route
 TradeStatus = Literal["accepted", "confirmed", "lapsed", "proposed", "refused", "reversed"]
 
 
-class TradesParams(Page):
+class TradesParams(Page, kw_only=True):
     """Which trades: of a member (else of all the members that the caller acts for; for officers, of everybody)."""
 
     member: IdHex | None = None
     status: TradeStatus | None = None
 
 
-class TradeParams(Waiting):
+class TradeParams(Waiting, kw_only=True):
     """A trade."""
 
     trade: IdHex
