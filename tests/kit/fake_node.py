@@ -6,7 +6,6 @@
 - `FakeNode.forget(count)`: the log forgets its last records, as after a restored backup.
 """
 
-import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
@@ -116,8 +115,22 @@ class FakeNode:
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Tell what was recorded since ``Last-Event-ID``, then end, as a node that restarts."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        first = int(request.headers.get("Last-Event-ID", "-1")) + 1
+        size = len(self.kit.records)
+        await response.write(f'event: checkpoint\ndata: {{"size":{size}}}\n\n: still here\n\n'.encode())
+        for index in range(first, size):
+            data = msgspec.json.encode({"index": index, "type": self._item(index)["type"]}).decode()
+            await response.write(f"id: {index}\nevent: recorded\ndata: {data}\n\n".encode())
+        return response
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path, body = request.path, await request.read()
+        if path == "/v1/events":
+            return await self._stream(request)
         found = self._find(request, path, body)
         if found is None:
             problem = {"type": "", "title": "?", "status": 404, "code": "not_found", "params": {}}
@@ -304,8 +317,3 @@ class FakeNode:
 
 def _problem(status: int, code: str) -> web.Response:
     return web.json_response({"type": "", "title": code, "status": status, "code": code, "params": {}}, status=status)
-
-
-async def wait_a_little() -> None:
-    """Let other tasks run."""
-    await asyncio.sleep(0)

@@ -4,10 +4,10 @@
 An entry's id is made here, once; `ecot_client.journal` keeps the entry before it is sent, so that whatever happens the
 same body is sent again and is recorded once.
 
->>> from ecot_protocol.domains.coop.acts import Withdraw
+>>> from ecot_protocol.domains.membership.keys import VetoRecovery
 >>> from ecot_protocol.wire.keys import Signer
 >>> person = new_entry_id(1_790_000_000_000)
->>> entry = build_entry(bytes(32), "coop.withdraw", Withdraw(body_hash=bytes(32)), author=person,
+>>> entry = build_entry(bytes(32), "coop.withdraw", Withdraw(body_hash=bytes(32), entry_id=bytes(16)), author=person,
 ...                     signers=(Signer(bytes(32)),), now_ms=1_790_000_000_000)
 >>> len(entry.signatures), BODY.decode(entry.body).author == person
 (1, True)

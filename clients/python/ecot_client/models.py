@@ -5,9 +5,12 @@ Readers ignore fields that they don't know, so that a newer node can say more.
 """
 
 import typing
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
+
+from ecot_protocol.domains.coop.statutes import Statutes
+from ecot_protocol.domains.governance.tally import Terms
 
 T = TypeVar("T")
 
@@ -117,7 +120,7 @@ class RecordItem(Answer):
     parties: tuple[str, ...]
 
 
-class RecordInfo(RecordItem):
+class RecordInfo(RecordItem, kw_only=True):
     """A record that the caller may read, with those attachments that are for the caller."""
 
     record: str
@@ -150,31 +153,418 @@ class RowProofs(Answer):
     seal_proof: str
 
 
-class DraftSignature(Answer):
-    """Who has signed a draft."""
-
-    key_id: str
-    person: str | None = None
-
-
 class DraftNeed(Answer):
-    """How many of whom must sign a draft."""
+    """At least `threshold` of these persons (and keys that the entry brings) must sign a draft."""
 
     threshold: int
     persons: tuple[str, ...] = ()
+    key_count: int = 0
+    signed: tuple[str, ...] = ()
+    signed_count: int = 0
 
 
-class DraftInfo(Answer):
+class DraftItem(Answer):
     """An entry that waits for signatures. `hash` is the SHA-256 of its body."""
 
     hash: str
     type: str
-    author: str | None = None
-    entry: str = ""
-    expires_at_ms: int = 0
-    signatures: tuple[DraftSignature, ...] = ()
+    author: str | None
+    expires_at_ms: int
     needs: tuple[DraftNeed, ...] = ()
-    status: str = "waiting"
+    is_complete: bool = False
+    is_signed_by_me: bool = False
+
+
+class DraftInfo(DraftItem, kw_only=True):
+    """A draft with its entry (hex of msgpack): what is to be read before it is signed."""
+
+    entry: str
+
+
+class DraftOutcome(Answer):
+    """What became of a draft: ``waiting``, ``recorded``, ``refused`` (it stays), ``unknown``."""
+
+    hash: str
+    status: str
     index: int | None = None
+    received_at_ms: int | None = None
     code: str | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, int | str] = {}
+    missing_count: int = 0
+
+
+class StatutesInfo(Answer):
+    """One version of the statutes."""
+
+    version: int
+    in_force_from_ms: int
+    adopted_by: str
+    index: int
+    recorded_at_ms: int
+    statutes: Statutes
+
+
+class OfficeInfo(Answer):
+    """An office: `threshold` of `persons` act for it together."""
+
+    office: str
+    persons: tuple[str, ...]
+    threshold: int
+    since_ms: int
+
+
+class Offices(Answer):
+    """Every office that is held."""
+
+    items: tuple[OfficeInfo, ...]
+    index: int
+
+
+class PersonKey(Answer):
+    """A key of a person; it no longer signs once `revoked_at_ms` is set."""
+
+    key_id: str
+    purpose: str
+    since_ms: int
+    revoked_at_ms: int | None
+
+
+class RecoveryInfo(Answer):
+    """The board wants to give the person another key; any old one can veto until `ends_at_ms`."""
+
+    key_id: str
+    opened_at_ms: int
+    ends_at_ms: int
+
+
+class PersonInfo(Answer):
+    """A person who can sign."""
+
+    person: str
+    handle: str
+    since_ms: int
+    keys: tuple[PersonKey, ...]
+    recovery: RecoveryInfo | None = None
+
+
+class MemberItem(Answer):
+    """A member in a list."""
+
+    member: str
+    handle: str
+    kind: str
+    college: str
+    status: str
+    applied_at_ms: int
+    since_ms: int
+
+
+class MandateInfo(Answer):
+    """A person may act for the member; None is no limit and no end."""
+
+    person: str
+    scopes: tuple[str, ...]
+    trade_limit_minor: int | None
+    day_limit_minor: int | None
+    from_ms: int
+    until_ms: int | None
+
+
+class MemberInfo(MemberItem, kw_only=True):
+    """A member; the rest is for its own persons and the officers."""
+
+    fee_due_ms: int | None = None
+    identity: str | None = None
+    mandates: tuple[MandateInfo, ...] = ()
+
+
+class AccountInfo(Answer):
+    """An account as the state has it; limits are None where there is none."""
+
+    unit: str
+    purpose: str
+    balance_minor: int
+    reserved_in_minor: int
+    reserved_out_minor: int
+    lower_minor: int | None
+    upper_minor: int | None
+
+
+class Accounts(Answer):
+    """Every account of a member, as of `size` records."""
+
+    items: tuple[AccountInfo, ...]
+    size: int
+
+
+class StatementLine(Answer):
+    """A posting as the owner of the account sees it; `amount_minor` is negative if it went out."""
+
+    index: int
+    at_ms: int
+    amount_minor: int
+    balance_minor: int
+    other: str
+    other_purpose: str
+    cause: str
+    reason: str
+
+
+class StatementPage(Answer):
+    """One page of a statement."""
+
+    opening_minor: int
+    items: tuple[StatementLine, ...]
+    next: str | None
+    index: int
+
+
+class ShareMovement(Answer):
+    """A movement of the register of shares."""
+
+    movement: int
+    kind: str
+    member: str
+    first: int
+    last: int
+    price_minor: int
+    unit: str
+    subscription: str | None
+    at_ms: int
+    index: int
+
+
+class ShareHolding(Answer):
+    """What a member holds."""
+
+    member: str
+    unit: str
+    share_count: int
+    capital_minor: int
+
+
+class ShareRange(Answer):
+    """Shares numbered `first` to `last`."""
+
+    first: int
+    last: int
+    price_minor: int
+    unit: str
+
+
+class ShareSubscription(Answer):
+    """A promise to buy shares."""
+
+    subscription: str
+    share_count: int
+    price_minor: int
+    unit: str
+    status: str
+    subscribed_at_ms: int
+    status_at_ms: int
+
+
+class MemberShares(Answer):
+    """The shares of a member now."""
+
+    share_count: int
+    ranges: tuple[ShareRange, ...]
+    subscriptions: tuple[ShareSubscription, ...]
+    index: int = 0
+
+
+class TradeItem(Answer):
+    """A trade."""
+
+    trade: str
+    seller: str
+    buyer: str
+    unit: str
+    barter_minor: int
+    euro_minor: int
+    net_minor: int
+    vat_minor: int
+    commission_minor: int
+    commission_unit: str
+    expires_at_ms: int
+    deliver_by_ms: int
+    reversible_until_ms: int | None
+    statutes_version: int
+    status: str
+    index: int
+
+
+class TradeStep(Answer):
+    """A trade came to a status."""
+
+    status: str
+    at_ms: int
+    by: str | None
+    index: int
+
+
+class TradeInfo(Answer):
+    """A trade with its history."""
+
+    trade: TradeItem
+    steps: tuple[TradeStep, ...] = ()
+    lines: str | None = None
+    memo: str | None = None
+
+
+class PollItem(Answer):
+    """A poll in a list."""
+
+    poll: str
+    author: str
+    question: str | None
+    kind: str
+    options: tuple[str, ...]
+    opens_at_ms: int
+    closes_at_ms: int
+    status: str
+    winner: str | None
+    index: int
+
+
+class PollCollege(Answer):
+    """Votes of a college, in the order of the poll's options."""
+
+    code: str
+    weight_bp: int
+    electors: int
+    counts: tuple[int, ...]
+
+
+class PollScore(Answer):
+    """The exact score of an option."""
+
+    option: str
+    numerator: str
+    denominator: str
+    ppm: int
+
+
+class PollOutcome(Answer):
+    """What came out of a poll."""
+
+    electors: int
+    cast: int
+    colleges: tuple[PollCollege, ...]
+    scores: tuple[PollScore, ...]
+    is_quorum_met: bool
+    winner: str | None
+    is_adopted: bool
+    adoptable_until_ms: int | None
+    index: int
+
+
+class PollInfo(Answer):
+    """A poll."""
+
+    poll: str
+    author: str
+    question: str | None
+    terms: Terms
+    opens_at_ms: int
+    closes_at_ms: int
+    status: str
+    colleges: tuple[PollCollege, ...]
+    roll: str
+    statutes_version: int
+    statutes: Statutes | None
+    outcome: PollOutcome | None
+    opened_index: int
+
+
+class Stance(Answer):
+    """A member's newest stance in a poll."""
+
+    member: str
+    college: str
+    choice: str
+    reason: str | None
+    at_ms: int
+    index: int
+
+
+class WorkHolder(Answer):
+    """A rights-holder and its share, in basis points."""
+
+    member: str
+    share_bp: int
+
+
+class WorkIdentifier(Answer):
+    """An identifier of a work, e.g. ``isrc``."""
+
+    scheme: str
+    value: str
+
+
+class WorkInfo(Answer):
+    """A work of the catalogue."""
+
+    work: str
+    kind: str
+    since_ms: int = 0
+    title: str | None = None
+    identifiers: tuple[WorkIdentifier, ...] = ()
+    holders: tuple[WorkHolder, ...] = ()
+    withdrawn_at_ms: int | None = None
+
+
+class SubscriptionInfo(Answer):
+    """An institution's subscription."""
+
+    subscription: str
+    institution: str
+    from_ms: int
+    until_ms: int | None
+    total_minor: int
+    unit: str
+
+
+class PeriodInfo(Answer):
+    """A period of royalties."""
+
+    period: str
+    code: str
+    starts_ms: int
+    ends_ms: int
+    statutes_version: int
+    status: str
+
+
+class RoyaltyAmount(Answer):
+    """What a head of the sharing gave."""
+
+    head: str
+    amount_minor: int
+
+
+class RoyaltyStatementInfo(Answer):
+    """What a holder earned in a period."""
+
+    period: str
+    holder: str
+    amounts: tuple[RoyaltyAmount, ...]
+    total_minor: int
+    unit: str
+    work_count: int
+    use_count: int
+
+
+class PeerInfo(Answer):
+    """A partner ledger."""
+
+    ledger: str
+    domain: str = ""
+    origin: str = ""
+    name: str | None = None
+    status: str = ""
+    unit: str | None = None
+    partner_unit: str | None = None
+    balance_minor: int | None = None
+    limit_minor: int | None = None
+    partner_limit_minor: int | None = None
