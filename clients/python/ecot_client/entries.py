@@ -7,7 +7,7 @@ same body is sent again and is recorded once.
 >>> from ecot_protocol.domains.membership.keys import VetoRecovery
 >>> from ecot_protocol.wire.keys import Signer
 >>> person = new_entry_id(1_790_000_000_000)
->>> entry = build_entry(bytes(32), "coop.withdraw", Withdraw(body_hash=bytes(32), entry_id=bytes(16)), author=person,
+>>> entry = build_entry(bytes(32), "membership.veto_recovery", VetoRecovery(), author=person,
 ...                     signers=(Signer(bytes(32)),), now_ms=1_790_000_000_000)
 >>> len(entry.signatures), BODY.decode(entry.body).author == person
 (1, True)
