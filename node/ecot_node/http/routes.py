@@ -126,6 +126,7 @@ class Route(Generic[P, B, R]):
         body: a `JsonBody`, or a `Media`.
         response: a `JsonReply` type (or another msgspec type), a `Media`, or None for 204.
         errors: codes of `errors.STATUS` that the handler raises, beyond those that any route can answer.
+        also: statuses that the handler answers by itself with a `Media`, where another specification rules.
         is_stream: the handler answers by itself on `request.http` and returns its `web.StreamResponse`.
         is_limited: whether rate limits count it.
     """
@@ -140,6 +141,7 @@ class Route(Generic[P, B, R]):
     body: type[B] | Media | None = None
     response: type[R] | Media | None = None
     errors: tuple[str, ...] = ()
+    also: tuple[tuple[int, Media], ...] = ()
     is_stream: bool = False
     is_limited: bool = True
 

@@ -16,6 +16,7 @@ from ecot_node.http.log_routes import TEXT
 from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
 from ecot_node.http.services import Services
 from ecot_node.store.port import ForkProof, WitnessState
+from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.note import SignedNote, format_signatures
@@ -43,7 +44,10 @@ async def add_checkpoint(request: Request[None, bytes]) -> Content:
     """
     context = request.context
     cosigner = _cosigner(context)
-    asked = AddCheckpointRequest.parse(request.body)
+    try:
+        asked = AddCheckpointRequest.parse(request.body)
+    except RemoteProtocolError as error:
+        raise Problem("request_malformed", str(error)) from None
     log_keys = await context.peers.log_keys(asked.checkpoint.origin)
     if not log_keys:
         return _refuse(Refusal("origin_unknown", 404, b"origin_unknown\n"))
