@@ -226,6 +226,8 @@ def _resolve(state: FederationState, act: Act[Resolve], _at: int) -> list[Fact]:
         _, tid, outcome = read_decision(decision.record)
         promised = state.federation.promises[tid]
         del state.federation.promises[tid]
+        if promised.role == "clearing":
+            state.federation.settled[tid] = promised.earliest_abort_ms
         resolved = facts.DealResolved(tid=tid, role=promised.role, outcome=outcome, decider=promised.decision.ledger)
         moved = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
         result += [resolved, *moved]

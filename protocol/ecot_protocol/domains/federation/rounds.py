@@ -14,7 +14,7 @@ from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.clearing import is_optimal
 from ecot_protocol.domains.federation.proofs import proof_wrong
 from ecot_protocol.domains.federation.state import FederationState, Promised, partner_account
-from ecot_protocol.domains.federation.statements import Deal, DealBytes, Peering, Round, decode_deal
+from ecot_protocol.domains.federation.statements import ABORT_WINDOW_MS, Deal, DealBytes, Peering, Round, decode_deal
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import ACCOUNT_REASONS, Leg
@@ -71,7 +71,7 @@ def _check(state: FederationState, act: Act[ClearAccept], at: int) -> Reason | N
         return Reason.of("own_side_wrong", field="agent")
     if deal.tid in state.federation.decisions:
         return Reason.of("deal_decided", tid=deal.tid.hex())
-    if deal.tid in state.federation.promises:
+    if deal.tid in state.federation.promises or deal.tid in state.federation.settled:
         return Reason.of("promise_repeated", tid=deal.tid.hex())
     cleared = cleared_of(ledger, deal, terms)
     for partner in cleared:
@@ -80,6 +80,8 @@ def _check(state: FederationState, act: Act[ClearAccept], at: int) -> Reason | N
             return reason
     if at >= terms.earliest_abort_ms:
         return Reason.of("promise_too_late", earliest_abort_ms=terms.earliest_abort_ms)
+    if terms.earliest_abort_ms > at + ABORT_WINDOW_MS:
+        return Reason.of("abort_time_out_of_range", last_ms=at + ABORT_WINDOW_MS)
     for partner, amount_minor in cleared.items():
         if not _is_owed(state, partner, terms.unit, amount_minor):
             return Reason.of("debt_too_small", partner=partner.hex(), amount_minor=abs(amount_minor))
@@ -130,7 +132,8 @@ def _legs(unit: str, cleared: dict[bytes, int]) -> tuple[Leg, ...]:
     return tuple(legs)
 
 
-def _effect(state: FederationState, act: Act[ClearAccept], _at: int) -> list[Fact]:
+def _effect(state: FederationState, act: Act[ClearAccept], at: int) -> list[Fact]:
+    state.federation.forget_settled(at)
     deal, terms = round_of(act.payload.contract)
     cleared = cleared_of(state.coop.founded.ledger, deal, terms)
     state.federation.promises[deal.tid] = Promised(
@@ -165,6 +168,7 @@ CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(
         "agent_key_mismatch",
         "clearing_unit_wrong",
         "promise_too_late",
+        "abort_time_out_of_range",
         "debt_too_small",
         "round_not_ours",
         *ACCOUNT_REASONS,

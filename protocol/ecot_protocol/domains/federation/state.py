@@ -9,6 +9,9 @@ Retirement:
   promise, if one stood here, is resolved. From its earliest abort on no promise of the deal can be recorded, from its
   closing on no decision without a promise: so nothing that was decided can be decided again. Decisions go in the order
   in which they were recorded, when a later one is recorded.
+- A round that was resolved here is remembered until its earliest abort, from when it can't be accepted any more: or a
+  repeated offer would clear it twice. (A transfer needs no such memory: its payer's entry has an id that was used, its
+  payee's ledger remembers the decision.) These go in the order of their resolution, when a later round is accepted.
 """
 
 from typing import Annotated, Final, Literal, Protocol
@@ -72,16 +75,17 @@ class Decided(Wire):
 class FederationSlice:
     """State of the domain."""
 
-    __slots__ = ("decisions", "peers", "promises")
+    __slots__ = ("decisions", "peers", "promises", "settled")
 
     def __init__(self) -> None:
         self.peers: Table[bytes, Peer] = Table("federation.peers", Hash, Peer)
         self.promises: Table[bytes, Promised] = Table("federation.promises", Id, Promised)
         self.decisions: Table[bytes, Decided] = Table("federation.decisions", Id, Decided)
+        self.settled: Table[bytes, int] = Table("federation.settled", Id, Count)
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        return (self.peers, self.promises, self.decisions)  # type: ignore[return-value]
+        return (self.peers, self.promises, self.decisions, self.settled)  # type: ignore[return-value]
 
     def active_peer(self, ledger: bytes) -> Peer | None:
         """Return the peer with whom deals can be made, if this ledger is one."""
@@ -97,6 +101,16 @@ class FederationSlice:
             over.append(tid)
         for tid in over:
             del self.decisions[tid]
+
+    def forget_settled(self, at: int) -> None:
+        """Retire resolved rounds from the oldest on, as long as their earliest abort has passed."""
+        over = []
+        for tid, earliest_abort_ms in self.settled.items():
+            if earliest_abort_ms > at:
+                break
+            over.append(tid)
+        for tid in over:
+            del self.settled[tid]
 
 
 class FederationState(Protocol):

@@ -243,6 +243,8 @@ def _check_promise(state: FederationState, act: Act[Promise], at: int) -> Reason
         return Reason.of("log_key_mismatch", origin=payer.origin)
     if at >= contract.earliest_abort_ms:
         return Reason.of("promise_too_late", earliest_abort_ms=contract.earliest_abort_ms)
+    if contract.earliest_abort_ms > at + 2 * ABORT_WINDOW_MS:  # the payer's own rules allow less
+        return Reason.of("abort_time_out_of_range", last_ms=at + 2 * ABORT_WINDOW_MS)
     if not state.membership.is_active(promise.payee):
         return Reason.of("member_not_active", member=promise.payee.hex())
     return state.accounts.check_reserve(_payee_legs(promise.payee, contract))
@@ -325,6 +327,7 @@ PROMISE: Final[EntryType[FederationState, Promise]] = EntryType(
         *CONTRACT_REASONS,
         "log_key_mismatch",
         "promise_too_late",
+        "abort_time_out_of_range",
         "member_not_active",
         *ACCOUNT_REASONS,
     ),

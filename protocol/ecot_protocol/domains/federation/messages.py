@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What couriers say to each other: canonical arrays whose first element is the kind.
+
+Every message can be sent again, and be lost: each is a question or a proof, and none is an order. A message counts by
+what it proves, never by who brought it; the sender matters only for where an answer goes.
+
+>>> decode_message(encode_message(Ask(bytes(16)))) == Ask(bytes(16))
+True
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, RecordProof
+from ecot_protocol.domains.federation.statements import DealBytes, KeyName, SignatureBytes
+from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
+from ecot_protocol.wire.encoding import Codec, Count, Id
+
+MAX_MESSAGE_SIZE_BYTES: Final = 262_144
+Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}$(?!\n)")]
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True, gc=False):
+    """The payer's node to the decider: this is reserved with us; promise it, or abort it."""
+
+    contract: DealBytes
+    payee: Id
+    sent: RecordProof
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True, gc=False):
+    """To the decider: what became of it?"""
+
+    tid: Id
+
+
+class Promised(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True, gc=False):
+    """The decider: known here, not decided yet; asking is enough from now on."""
+
+    tid: Id
+
+
+class Unheard(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True, gc=False):
+    """The decider: neither promised nor decided here; say it all again."""
+
+    tid: Id
+
+
+class DecisionShown(msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True, gc=False):
+    """The record of a decision under a cosigned checkpoint of the decider's log."""
+
+    checkpoint: CheckpointBytes
+    inclusion: Inclusion
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True, gc=False):
+    """Anybody to a participant: take part in this round."""
+
+    contract: DealBytes
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True, gc=False):
+    """A participant to the decider: our part is reserved; the agent's signature over the round's statement."""
+
+    contract: DealBytes
+    signature: SignatureBytes
+
+
+class AbortAsked(msgspec.Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True, gc=False):
+    """A participant to the decider: the round's earliest abort has passed."""
+
+    contract: DealBytes
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True, gc=False):
+    """A log to a witness: the body of `add-checkpoint` (C2SP tlog-witness)."""
+
+    request: Annotated[bytes, msgspec.Meta(max_length=16_384)]
+
+
+class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True, gc=False):
+    """A witness to the log: cosignature lines for the checkpoint of this size."""
+
+    origin: KeyName
+    size: Count
+    lines: Annotated[bytes, msgspec.Meta(max_length=4_096)]
+
+
+class Stale(msgspec.Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True, gc=False):
+    """A witness to the log: the last size that it cosigned; push from there."""
+
+    origin: KeyName
+    size: Count
+
+
+class AskHead(msgspec.Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True, gc=False):
+    """To a witness: the last checkpoint of this log that it cosigned."""
+
+    origin: KeyName
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True, gc=False):
+    """A witness: the last checkpoint that it cosigned; nil if there is none."""
+
+    origin: KeyName
+    checkpoint: CheckpointBytes | None
+
+
+class Problem(msgspec.Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True, gc=False):
+    """Why a message was of no use, for the operator of the other side; nothing follows from it."""
+
+    code: Code
+    tid: Id | None
+
+
+Message = (
+    Prepare
+    | Ask
+    | Promised
+    | Unheard
+    | DecisionShown
+    | Offer
+    | Accepted
+    | AbortAsked
+    | Push
+    | Cosigned
+    | Stale
+    | AskHead
+    | Head
+    | Problem
+)
+
+_codec: Final[Codec[Message]] = Codec(Message)  # type: ignore[arg-type]
+
+
+def encode_message(message: Message) -> bytes:
+    """Encode a message.
+
+    Raises:
+        LocalProtocolError: it is too large.
+    """
+    raw = _codec.encode(message)
+    if len(raw) > MAX_MESSAGE_SIZE_BYTES:
+        raise LocalProtocolError(f"message of {len(raw)} bytes: expected at most {MAX_MESSAGE_SIZE_BYTES}")
+    return raw
+
+
+def decode_message(raw: bytes) -> Message:
+    """Decode a message.
+
+    Raises:
+        RemoteProtocolError: ``too_large``, ``malformed``, ``not_canonical``.
+    """
+    if len(raw) > MAX_MESSAGE_SIZE_BYTES:
+        raise RemoteProtocolError("too_large", f"a message has at most {MAX_MESSAGE_SIZE_BYTES} bytes")
+    return _codec.decode(raw)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Histories of a federation with loss, repetition, cuts, crashes and wrong clocks: no credit is lost or doubled."""
+
+import pytest
+from federation_world import CHAOS_MS, TimeoutNode, World
+
+from ecot_protocol.errors import RemoteProtocolError
+
+SEEDS = range(150)
+BATCH = 10
+
+
+@pytest.mark.parametrize("start", range(0, len(SEEDS), BATCH))
+def test_every_history_ends_well(start: int) -> None:
+    for number in SEEDS[start : start + BATCH]:
+        try:
+            World(number).run()
+        except AssertionError as error:
+            raise AssertionError(f"seed {number}: {error}") from error
+
+
+def test_the_histories_are_not_empty() -> None:
+    outcomes: list[str] = []
+    refusals: set[tuple[str, str]] = set()
+    for number in range(12):
+        world = World(number).run()
+        outcomes += [one[0] for one in world.outcomes().values()]
+        refusals |= set(world.refusals)
+    assert outcomes.count("commit") > 10
+    assert outcomes.count("abort") > 5
+    assert refusals
+
+
+def test_own_clocks_lose_money() -> None:
+    """The same simulator finds what time-outs break: so it can find what is broken."""
+    found = 0
+    for number in range(60):
+        try:
+            World(number, TimeoutNode, with_crashes=False).run()
+        except (AssertionError, RemoteProtocolError) as error:  # its states have changed beside their logs
+            found += "P2" in str(error)
+    assert 0 < found < 60
+
+
+def one_transfer() -> World:
+    """A federation of two without bad luck, and one transfer."""
+    world = World(1)
+    world.count, world.loss, world.start_ms = 2, 0.0, world.now - CHAOS_MS
+    world.pay()
+    return world
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_crash_at_any_event_loses_nothing(node: int) -> None:
+    calm = one_transfer()
+    first = calm.event_count
+    calm.live()
+    for event in range(calm.event_count - first):
+        world = one_transfer().live((event, node))
+        assert {one[0] for one in world.outcomes().values()} <= {"commit", "abort"}
+        assert len(world.outcomes()) <= 1
+
+
+@pytest.mark.long
+def test_many_histories_end_well() -> None:
+    for number in range(1_000, 5_000):
+        World(number).run()
