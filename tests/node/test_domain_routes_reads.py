@@ -9,6 +9,7 @@ from domain_kit import Story, domain_node, tell_story
 from http_kit import HttpNode, problem_of
 from ledger_kit import Actor
 
+from ecot_node.domains import views_file
 from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.entry_type import COOPERATIVE
 from ecot_protocol.wire.keys import Signer
@@ -34,7 +35,11 @@ async def pages(node: HttpNode, path: str, signer: Signer, limit: int) -> list[A
     raise AssertionError("the list has no end")
 
 
-async def test_a_statement_runs_to_the_balance_of_the_state_whatever_the_size_of_its_pages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [4, 10_000])
+async def test_a_statement_runs_to_the_balance_of_the_state_whatever_the_size_of_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(views_file, "INDEX_BATCH", batch)
     story = tell_story()
     async with domain_node(story, tmp_path) as node:
         checked = 0
