@@ -4,8 +4,8 @@
 The life of an entry here, each step pure:
 
 1. `Machine.admit(entry)`: form. The body decodes, its payload decodes, attachments match their commitments.
-2. `Submission.find_bad_evidence()` and `find_bad_signature(keys)`: proofs in the payload hold, and every signature is good under the public key of its id (no state needed: a key id is
-   the hash of the key).
+2. `Submission.find_bad_evidence()` and `Submission.find_bad_signature(keys)`: the proofs in the payload hold, and every
+   signature is good under the public key of its id. No state is needed: a key id is the hash of the key.
 3. `Machine.record(state, submission, at)`: the machine's own reasons in the order of `COMMON_REASONS`, then the type's;
    if there is none, the effect, which returns facts. `Machine.refuse` only asks.
 
@@ -21,7 +21,7 @@ import msgspec
 from ecot_protocol.domains.catalogue.acts import CATALOGUE_TYPES
 from ecot_protocol.domains.coop import acts as coop_acts
 from ecot_protocol.domains.coop.genesis import GENESIS
-from ecot_protocol.domains.coop.state import WithdrawalKey, recovery_principal
+from ecot_protocol.domains.coop.state import recovery_principal
 from ecot_protocol.domains.federation.acts import FEDERATION_TYPES
 from ecot_protocol.domains.governance.acts import GOVERNANCE_TYPES
 from ecot_protocol.domains.membership.acts import MEMBERSHIP_TYPES
@@ -32,6 +32,7 @@ from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.entry_type import NODE, Act, AnyEntryType, SignerRule, TypeTable
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import COMMON_REASONS, Reason
+from ecot_protocol.ledger.used_ids import ID_MAX_AGE_MS
 from ecot_protocol.state import State
 from ecot_protocol.wire.entry import (
     BODY,
@@ -66,7 +67,6 @@ ENTRY_TYPES: Final[tuple[AnyEntryType, ...]] = (
 )
 """The one table of entry types."""
 
-ID_MAX_AGE_MS: Final = 31 * 86_400_000
 ID_MAX_AHEAD_MS: Final = 10 * 60_000
 LIFETIME_MAX_MS: Final = 31 * 86_400_000
 GENESIS_TAG: Final = "coop.genesis"
@@ -307,6 +307,8 @@ def _principal(state: State, submission: Submission, wanted: bytes) -> tuple[byt
     introduced = submission.introduced.get(wanted)
     if key is None and introduced is not None:
         return introduced, None
+    if key is not None and introduced is not None:
+        return b"", Reason.of("key_not_usable", key_id=wanted.hex())
     if key is None:
         agent = state.coop.node_keys.get("agent")
         if agent is not None and key_id(agent.public_key) == wanted:
@@ -314,7 +316,7 @@ def _principal(state: State, submission: Submission, wanted: bytes) -> tuple[byt
         return b"", Reason.of("key_unknown", key_id=wanted.hex())
     if key.revoked_at_ms is not None:
         return b"", Reason.of("key_revoked", key_id=wanted.hex())
-    if WithdrawalKey(submission.body_hash, key.person) in state.coop.withdrawals:
+    if state.coop.is_withdrawn(key.person, submission.body_hash):
         return b"", Reason.of("signature_withdrawn", person=key.person.hex())
     return (key.person if key.purpose == "daily" else recovery_principal(key.person)), None
 

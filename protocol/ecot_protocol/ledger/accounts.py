@@ -113,6 +113,12 @@ class Accounts:
         account = self.rows.get(key)
         return 0 if account is None else account.balance_minor
 
+    def headroom_minor(self, key: AccountKey) -> int:
+        """Return how much more an open account can be promised or paid, from 0."""
+        account = self.rows[key]
+        upper = MAX_INTEGER if account.upper_minor is None else account.upper_minor
+        return max(min(upper - account.balance_minor, MAX_INTEGER) - account.reserved_in_minor, 0)
+
     def is_idle(self, key: AccountKey) -> bool:
         """Tell whether the account has neither balance nor reservations."""
         account = self.rows.get(key)
@@ -240,12 +246,17 @@ class Accounts:
         account = self.rows[key]
         lowest = account.balance_minor - account.reserved_out_minor - out_minor
         highest = account.balance_minor + account.reserved_in_minor + in_minor
+        # Every amount of a row stays within ±MAX_INTEGER, sums of promises too, so that the row can always be encoded.
         if out_minor > 0 and (
-            lowest < -MAX_INTEGER or (account.lower_minor is not None and lowest < account.lower_minor)
+            lowest < -MAX_INTEGER
+            or account.reserved_out_minor + out_minor > MAX_INTEGER
+            or (account.lower_minor is not None and lowest < account.lower_minor)
         ):
             return _limit_reason("credit_limit_exceeded", key, out_minor)
         if in_minor > 0 and (
-            highest > MAX_INTEGER or (account.upper_minor is not None and highest > account.upper_minor)
+            highest > MAX_INTEGER
+            or account.reserved_in_minor + in_minor > MAX_INTEGER
+            or (account.upper_minor is not None and highest > account.upper_minor)
         ):
             return _limit_reason("upper_limit_exceeded", key, in_minor)
         return None

@@ -56,8 +56,8 @@ def is_proper(rate: Rate) -> bool:
 def split(amount_minor: int, weights: Mapping[bytes, int]) -> dict[bytes, int]:
     """Split an amount exactly in proportion to integer weights, by largest remainder.
 
-    Ties go to the lowest SHA-256 of the holder's id, so that nobody can gain by choosing an id's order and every node
-    splits alike.
+    Ties go to the lowest SHA-256 of the holder's id, so that every node splits alike. Whoever makes ids until one has a
+    low hash can win ties: at most one minor unit a split.
 
     Args:
         amount_minor: from 0.

@@ -43,6 +43,7 @@ COMMON_REASONS: Final = (
     "expired",
     "expiry_too_late",
     "id_used",
+    "key_not_usable",
     "key_unknown",
     "key_revoked",
     "signature_withdrawn",

@@ -15,11 +15,14 @@ Ids are grouped by the day of their time bits. A day is forgotten once an id of 
 from hashlib import sha256
 from typing import Final
 
+from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.table import Table
 from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
 from ecot_protocol.wire.ids import time_ms
 
 DAY_MS: Final = 86_400_000
+ID_MAX_AGE_MS: Final = 31 * DAY_MS
+"""How long before the record the time of an id may lie."""
 
 
 class UsedDay(Wire):
@@ -78,11 +81,12 @@ class UsedIds:
         """Rebuild from the table, after a snapshot was loaded into it.
 
         Raises:
-            AssertionError: a running hash does not fit its ids.
+            RemoteProtocolError: ``snapshot_unreadable``: a running hash does not fit its ids.
         """
         for day, row in self.table.items():
             running = b""
             for entry_id in row.ids:
                 running = sha256(running + entry_id).digest()
-            assert running == row.hash, "the snapshot's used ids were altered"
+            if running != row.hash:
+                raise RemoteProtocolError("snapshot_unreadable", "the used ids were altered")
             self._days[day], self._hashes[day] = dict.fromkeys(row.ids), row.hash

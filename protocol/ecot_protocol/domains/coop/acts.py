@@ -8,21 +8,23 @@ import msgspec
 from ecot_protocol.domains.coop import facts
 from ecot_protocol.domains.coop.state import (
     MAX_PERSONS_PER_OFFICE,
-    WITHDRAWAL_KEPT_MS,
+    MAX_WITHDRAWALS_PER_PERSON,
     CoopState,
     NodeKey,
     NodeKeyPurpose,
     Office,
     Seal,
-    WithdrawalKey,
+    Withdrawal,
     board_signs,
 )
 from ecot_protocol.domains.coop.statutes import Statutes, find_statutes_problem
 from ecot_protocol.ledger.entry_type import BOARD, NOBODY, THE_NODE, Act, EntryType, Need, SignerRule, Visibility
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.ledger.used_ids import ID_MAX_AGE_MS
 from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, Wire, Word
-from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+from ecot_protocol.wire.ids import time_ms
+from ecot_protocol.wire.keys import PublicKey
 
 
 class Appoint(Wire):
@@ -55,9 +57,14 @@ class RaiseRules(Wire):
 
 
 class Withdraw(Wire):
-    """Payload of ``coop.withdraw``: the author, a person, takes back a signature under a body that isn't recorded."""
+    """Payload of ``coop.withdraw``: the author, a person, takes back a signature under a body that isn't recorded.
+
+    `body_hash` is the SHA-256 of the body, `entry_id` the id in it: it tells until when the withdrawal is kept. (A body
+    may have been signed long before the time of its id, so the day of the withdrawal can't tell.)
+    """
 
     body_hash: Hash
+    entry_id: Id
 
 
 class SealState(Wire):
@@ -98,13 +105,13 @@ def check_statutes(state: CoopState, statutes: Statutes, version: int, in_force_
     """Tell why a next version of the statutes can't be recorded, or None.
 
     Returns:
-        ``statutes_version_mismatch``, ``statutes_in_the_past`` (a version takes force neither before its record nor
-        before the version that it follows), ``statutes_unsound``.
+        ``statutes_version_mismatch``, ``statutes_in_the_past`` (a version never takes force before its record; one that
+        takes force before a version that was adopted earlier replaces it), ``statutes_unsound``.
     """
     newest = state.coop.founded.statutes_version
     if version != newest + 1:
         return Reason.of("statutes_version_mismatch", expected=newest + 1)
-    if in_force_from_ms < max(at, state.coop.statutes[newest].in_force_from_ms):
+    if in_force_from_ms < at:
         return Reason.of("statutes_in_the_past", at_ms=at)
     problem = find_statutes_problem(statutes, (unit.code for unit in state.coop.founded.units))
     return Reason.of("statutes_unsound", field=problem) if problem else None
@@ -135,11 +142,7 @@ def _node_key_signers(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> S
 
 
 def _check_node_key(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> Reason | None:
-    public_key = act.payload.public_key
-    in_use = any(one.public_key == public_key for one in state.coop.node_keys.values())
-    if in_use or not is_public_key(public_key) or key_id(public_key) in state.coop.keys:
-        return Reason.of("key_not_usable")
-    return None
+    return None if state.coop.is_key_free(act.payload.public_key) else Reason.of("key_not_usable")
 
 
 def _replace_node_key(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> list[Fact]:
@@ -163,18 +166,31 @@ def _withdraw_signers(state: CoopState, act: Act[Withdraw], _at: int) -> SignerR
     return (Need(1, frozenset((author,))),) if author is not None and author in state.coop.persons else NOBODY
 
 
-def _check_withdraw(state: CoopState, act: Act[Withdraw], _at: int) -> Reason | None:
+def _withdrawals_at(state: CoopState, person: bytes, at: int) -> tuple[Withdrawal, ...]:
+    """Return those of the person that a body could still meet."""
+    return tuple(one for one in state.coop.withdrawals.get(person) or () if at < one.over_ms)
+
+
+def _over_ms(entry_id: bytes) -> int:
+    """Return from when an entry with the id is refused for its age."""
+    return time_ms(entry_id) + ID_MAX_AGE_MS + 1
+
+
+def _check_withdraw(state: CoopState, act: Act[Withdraw], at: int) -> Reason | None:
     assert act.author is not None
-    key = WithdrawalKey(act.payload.body_hash, act.author)
-    return Reason.of("withdrawn_before") if key in state.coop.withdrawals else None
+    if _over_ms(act.payload.entry_id) <= at:
+        return Reason.of("signature_lapsed")
+    if state.coop.is_withdrawn(act.author, act.payload.body_hash):
+        return Reason.of("withdrawn_before")
+    if len(_withdrawals_at(state, act.author, at)) >= MAX_WITHDRAWALS_PER_PERSON:
+        return Reason.of("withdrawals_full", maximum=MAX_WITHDRAWALS_PER_PERSON)
+    return None
 
 
 def _withdraw(state: CoopState, act: Act[Withdraw], at: int) -> list[Fact]:
     assert act.author is not None
-    over = [key for key, since in state.coop.withdrawals.items() if since + WITHDRAWAL_KEPT_MS <= at]
-    for key in over:
-        del state.coop.withdrawals[key]
-    state.coop.withdrawals[WithdrawalKey(act.payload.body_hash, act.author)] = at
+    kept = _withdrawals_at(state, act.author, at)
+    state.coop.withdrawals[act.author] = (*kept, Withdrawal(act.payload.body_hash, _over_ms(act.payload.entry_id)))
     return [facts.SignatureWithdrawn(person=act.author, body_hash=act.payload.body_hash)]
 
 
@@ -246,7 +262,7 @@ WITHDRAW: Final[EntryType[CoopState, Withdraw]] = EntryType(
     signers=_withdraw_signers,
     check=_check_withdraw,
     effect=_withdraw,
-    reasons=("withdrawn_before",),
+    reasons=("signature_lapsed", "withdrawn_before", "withdrawals_full"),
 )
 SEAL: Final[EntryType[SealableState, SealState]] = EntryType(
     tag="coop.seal",

@@ -2,11 +2,12 @@
 """What the rules remember of the cooperative itself: its profile, statutes, persons, keys, offices, node keys, seals.
 
 Persons and their keys stand here, on the lowest domain, because every entry is signed by persons; the acts that change
-them are in `membership`. Retirement: a withdrawal goes `WITHDRAWAL_KEPT_MS` after its record; nothing else retires,
-because any later signature may name an old key, and any open act an old version of the statutes.
+them are in `membership`. Retirement: a withdrawal goes with the person's next one, once the id it names is too old to
+be recorded; nothing else retires, because any later signature may name an old key, and any open act an old version of
+the statutes.
 """
 
-from typing import Annotated, Final, Literal, NamedTuple, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
@@ -14,8 +15,8 @@ from ecot_protocol.domains.coop.statutes import Statutes
 from ecot_protocol.ledger.accounts import AccountKey, Accounts
 from ecot_protocol.ledger.entry_type import BOARD, COOPERATIVE, Need, SignerRule
 from ecot_protocol.ledger.table import Table
-from ecot_protocol.wire.encoding import Count, Handle, Hash, Id, KeyId, Positive, UnitCode, Wire, Word
-from ecot_protocol.wire.keys import PublicKey
+from ecot_protocol.wire.encoding import Count, Handle, Hash, Id, KeyId, Positive, UnitCode, Wire, WireArray, Word
+from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
 
 CLAIMS: Final = "claims"
 """Purpose of an account that holds what the cooperative and a member owe each other in a unit."""
@@ -24,8 +25,8 @@ OWN: Final = "own"
 BANK: Final = "bank"
 """Purpose of the account that mirrors what the treasurer attests: money that came in or went out."""
 MAX_PERSONS_PER_OFFICE: Final = 64
-WITHDRAWAL_KEPT_MS: Final = 62 * 86_400_000
-"""An entry can be recorded at most 62 days after it was signed: 31 days of id time and 31 of expiry."""
+MAX_WITHDRAWALS_PER_PERSON: Final = 64
+"""Kept at one time, so that nobody fills the state with withdrawals of bodies that never were."""
 
 NodeKeyPurpose = Literal["agent", "cosigner", "host", "log"]
 
@@ -87,11 +88,11 @@ class NodeKey(Wire):
     since_index: Count
 
 
-class WithdrawalKey(NamedTuple):
-    """Whose signature under which body (SHA-256) no longer counts."""
+class Withdrawal(WireArray):
+    """The person's signature under the body with this SHA-256 no longer counts; from `over_ms` nothing can bear it."""
 
     body_hash: Hash
-    person: Id
+    over_ms: Count
 
 
 class Seal(Wire):
@@ -127,7 +128,9 @@ class CoopSlice:
         self.handles: Table[str, Id] = Table("coop.handles", str, Id)
         self.offices: Table[str, Office] = Table("coop.offices", str, Office)
         self.node_keys: Table[str, NodeKey] = Table("coop.node_keys", str, NodeKey)
-        self.withdrawals: Table[WithdrawalKey, Count] = Table("coop.withdrawals", WithdrawalKey, Count)
+        self.withdrawals: Table[bytes, tuple[Withdrawal, ...]] = Table(
+            "coop.withdrawals", bytes, tuple[Withdrawal, ...]
+        )
         self.seals: Table[str, Seal] = Table("coop.seals", str, Seal)
 
     def tables(self) -> tuple[Table[object, object], ...]:
@@ -176,16 +179,28 @@ class CoopSlice:
         self.person_keys[person] = ()
         self.handles[handle] = person
 
-    def add_key(self, person: bytes, key_id: bytes, public_key: bytes, purpose: Literal["daily", "recovery"]) -> None:
+    def add_key(self, person: bytes, new_key: bytes, public_key: bytes, purpose: Literal["daily", "recovery"]) -> None:
         """Give a person a key that nobody has."""
-        self.keys[key_id] = Key(person=person, public_key=public_key, purpose=purpose, revoked_at_ms=None)
-        self.person_keys[person] = (*self.person_keys[person], key_id)
+        self.keys[new_key] = Key(person=person, public_key=public_key, purpose=purpose, revoked_at_ms=None)
+        self.person_keys[person] = (*self.person_keys[person], new_key)
 
-    def revoke_key(self, key_id: bytes, at: int) -> None:
+    def revoke_key(self, old_key: bytes, at: int) -> None:
         """End a key; it stays known, so that a signature with it is refused as revoked."""
-        old = self.keys[key_id]
-        self.keys[key_id] = Key(person=old.person, public_key=old.public_key, purpose=old.purpose, revoked_at_ms=at)
-        self.person_keys[old.person] = tuple(one for one in self.person_keys[old.person] if one != key_id)
+        old = self.keys[old_key]
+        self.keys[old_key] = Key(person=old.person, public_key=old.public_key, purpose=old.purpose, revoked_at_ms=at)
+        self.person_keys[old.person] = tuple(one for one in self.person_keys[old.person] if one != old_key)
+
+    def is_key_free(self, public_key: bytes) -> bool:
+        """Tell whether a key can be given a use: of a form that we check, and nobody's, person's or node's."""
+        return (
+            is_public_key(public_key)
+            and key_id(public_key) not in self.keys
+            and all(one.public_key != public_key for one in self.node_keys.values())
+        )
+
+    def is_withdrawn(self, person: bytes, body_hash: bytes) -> bool:
+        """Tell whether the person has taken back its signature under the body."""
+        return any(one.body_hash == body_hash for one in self.withdrawals.get(person) or ())
 
     def put_statutes(self, statutes: Statutes, in_force_from_ms: int) -> int:
         """Add the next version of the statutes and return its number."""
@@ -224,7 +239,7 @@ def board_signs(state: CoopState, author: bytes | None) -> SignerRule:
 
 
 __all__ = [
-    "BANK", "CLAIMS", "MAX_PERSONS_PER_OFFICE", "OWN", "WITHDRAWAL_KEPT_MS", "CoopSlice", "CoopState", "Key", "NodeKey",
-    "NodeKeyPurpose", "Office", "Person", "Profile", "Seal", "StatutesVersion", "Unit", "WithdrawalKey", "Word",
+    "BANK", "CLAIMS", "MAX_PERSONS_PER_OFFICE", "MAX_WITHDRAWALS_PER_PERSON", "OWN", "CoopSlice", "CoopState", "Key",
+    "NodeKey", "NodeKeyPurpose", "Office", "Person", "Profile", "Seal", "StatutesVersion", "Unit", "Withdrawal", "Word",
     "board_signs", "claims_account", "own_account", "recovery_principal",
 ]  # fmt: skip

@@ -37,7 +37,7 @@ from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.encoding import Handle, Id, Positive, UnitCode, Wire, Word
 from ecot_protocol.wire.ids import object_id
-from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+from ecot_protocol.wire.keys import PublicKey, key_id
 
 MAX_MANDATES: Final = 64
 
@@ -118,15 +118,16 @@ def _introduced(payload: Apply | GrantMandate) -> tuple[bytes, ...]:
     return () if payload.new_person is None else (payload.new_person.public_key,)
 
 
-def check_new_person(state: MembershipState, new_person: NewPerson | None) -> Reason | None:
-    """Tell why a person can't be entered: ``handle_taken``, ``key_not_usable``."""
+def check_new_person(state: MembershipState, entry_id: bytes, new_person: NewPerson | None) -> Reason | None:
+    """Tell why an entry's person can't be entered: ``id_used``, ``handle_taken``, ``key_not_usable``."""
     if new_person is None:
         return None
+    # Two entry ids whose further ids are equal cost 2^37 hashes: the second must not take the first one's person.
+    if object_id(entry_id, 1) in state.coop.persons:
+        return Reason.of("id_used")
     if new_person.handle in state.coop.handles:
         return Reason.of("handle_taken", handle=new_person.handle)
-    if not is_public_key(new_person.public_key) or key_id(new_person.public_key) in state.coop.keys:
-        return Reason.of("key_not_usable")
-    return None
+    return None if state.coop.is_key_free(new_person.public_key) else Reason.of("key_not_usable")
 
 
 def _enter_person(state: MembershipState, person: bytes, new_person: NewPerson, at: int) -> list[Fact]:
@@ -149,7 +150,7 @@ def _apply_signers(_state: MembershipState, act: Act[Apply], _at: int) -> Signer
 
 def _check_apply(state: MembershipState, act: Act[Apply], at: int) -> Reason | None:
     apply = act.payload
-    reason = check_new_person(state, apply.new_person)
+    reason = check_new_person(state, act.id, apply.new_person)
     if reason is not None:
         return reason
     is_own_handle = apply.new_person is not None and apply.new_person.handle == apply.handle
@@ -204,7 +205,19 @@ def _check_admit(state: MembershipState, act: Act[Admit], at: int) -> Reason | N
     member = state.membership.members.get(act.payload.member)
     if member is None or member.status != "applied":
         return Reason.of("member_not_applied", member=act.payload.member.hex())
-    return _check_college(state, act.payload.college, at)
+    reason = _check_college(state, act.payload.college, at)
+    return reason or _check_entry_fee(state, act.payload.member, at)
+
+
+def _check_entry_fee(state: MembershipState, member: bytes, at: int) -> Reason | None:
+    rules = state.coop.statutes_at(at)[1].membership
+    own = own_account(rules.fee_unit)
+    # The member's own account opens with the admission: what may be too full is the cooperative's.
+    if rules.entry_fee_minor and state.accounts.headroom_minor(own) < rules.entry_fee_minor:
+        return Reason.of(
+            "upper_limit_exceeded", owner=own.owner.hex(), unit=own.unit, amount_minor=rules.entry_fee_minor
+        )
+    return None
 
 
 def _admit(state: MembershipState, act: Act[Admit], at: int) -> list[Fact]:
@@ -365,7 +378,7 @@ def _check_grant(state: MembershipState, act: Act[GrantMandate], _at: int) -> Re
         return Reason.of("person_unknown", person=grant.mandate.person.hex())
     if grant.new_person is None and grant.mandate.person not in state.coop.persons:
         return Reason.of("person_unknown", person=grant.mandate.person.hex())
-    reason = check_new_person(state, grant.new_person)
+    reason = check_new_person(state, act.id, grant.new_person)
     if reason is not None:
         return reason
     others = [one for one in state.membership.mandates[act.author] if one.person != grant.mandate.person]
@@ -427,7 +440,7 @@ ADMIT: Final[EntryType[MembershipState, Admit]] = EntryType(
     signers=_board,
     check=_check_admit,
     effect=_admit,
-    reasons=("member_not_applied", "college_unknown"),
+    reasons=("member_not_applied", "college_unknown", "upper_limit_exceeded"),
     parties=_concerned,
 )
 LEAVE: Final[EntryType[MembershipState, Leave]] = EntryType(

@@ -15,7 +15,7 @@ from ecot_protocol.ledger.entry_type import NOBODY, Act, AnyEntryType, EntryType
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.encoding import Id, KeyId, Wire
-from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+from ecot_protocol.wire.keys import PublicKey, key_id
 
 MAX_KEYS_PER_PERSON: Final = 16
 
@@ -34,7 +34,10 @@ class RevokeKey(Wire):
 
 
 class OpenRecovery(Wire):
-    """Payload of ``membership.open_recovery``, by the board; the new key signs too."""
+    """Payload of ``membership.open_recovery``, by the board; the new key signs too.
+
+    One that is due and was never completed is replaced: its new key may be lost as well.
+    """
 
     person: Id
     public_key: PublicKey
@@ -65,9 +68,7 @@ def _add_signers(state: MembershipState, act: Act[AddKey], _at: int) -> SignerRu
 
 
 def _check_usable(state: MembershipState, public_key: bytes) -> Reason | None:
-    if not is_public_key(public_key) or key_id(public_key) in state.coop.keys:
-        return Reason.of("key_not_usable")
-    return None
+    return None if state.coop.is_key_free(public_key) else Reason.of("key_not_usable")
 
 
 def _check_add(state: MembershipState, act: Act[AddKey], _at: int) -> Reason | None:
@@ -103,11 +104,12 @@ def _open_signers(state: MembershipState, act: Act[OpenRecovery], _at: int) -> S
     return (*board_signs(state, act.author), Need(1, frozenset((act.payload.public_key,))))
 
 
-def _check_open(state: MembershipState, act: Act[OpenRecovery], _at: int) -> Reason | None:
+def _check_open(state: MembershipState, act: Act[OpenRecovery], at: int) -> Reason | None:
     person = act.payload.person
     if person not in state.coop.persons:
         return Reason.of("person_unknown", person=person.hex())
-    if person in state.membership.recoveries:
+    recovery = state.membership.recoveries.get(person)
+    if recovery is not None and at < recovery.ends_at_ms:
         return Reason.of("recovery_open", person=person.hex())
     return _check_usable(state, act.payload.public_key)
 
