@@ -91,7 +91,6 @@ async def test_the_treasurer_reads_the_statement_of_the_cooperative(tmp_path: Pa
 
 LISTS = [
     "/v1/members",
-    "/v1/statutes",
     "/v1/shares/movements",
     "/v1/shares/holdings",
     "/v1/trades",
@@ -234,6 +233,9 @@ async def test_the_cooperative_tells_its_statutes_offices_and_persons(tmp_path: 
         eve = story.eve.signer
         told = await read(node, "/v1/statutes/1", eve)
         assert told["statutes"]["shares"]["nominal_minor"] == 10_000
+        in_force = await read(node, "/v1/statutes", eve)
+        assert (in_force["version"], in_force["newest_version"]) == (1, 1)
+        assert in_force["statutes"] == told["statutes"]
         offices = {one["office"]: one for one in (await read(node, "/v1/offices", eve))["items"]}
         assert offices["board"]["threshold"] == 2
         assert offices["treasurer"]["persons"] == [story.kit.persons["claire"].hex()]

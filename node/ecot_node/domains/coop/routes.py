@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads of the cooperative itself: statutes, offices, persons."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from ecot_node.domains.coop.views import offices, person_keys, persons, statutes
 from ecot_node.domains.membership.views import recoveries
 from ecot_node.domains.projector import split_ids
-from ecot_node.domains.reading import Key, Row, fetch_page
+from ecot_node.domains.reading import Row
 from ecot_node.domains.records.queries import views_size
 from ecot_node.http.errors import Problem
-from ecot_node.http.fields import Count, IdHex, JsonReply, KeyIdHex, Listing, Page, Positive, TimeMs, Waiting
+from ecot_node.http.fields import Count, IdHex, JsonReply, KeyIdHex, Positive, TimeMs, Waiting
 from ecot_node.http.routes import AnyRoute, Request, Route
 from ecot_protocol.domains.coop.statutes import Statutes
 
@@ -41,6 +41,12 @@ class StatutesReply(JsonReply):
     index: Count
     recorded_at_ms: TimeMs
     statutes: Statutes
+
+
+class InForceReply(StatutesReply, kw_only=True):
+    """The statutes in force now; `newest_version` may only take force later."""
+
+    newest_version: Positive
 
 
 class OfficeReply(JsonReply):
@@ -101,25 +107,32 @@ _STATUTES: Final = sa.select(
     statutes.c.recorded_at_ms,
     statutes.c.statutes,
 )
-_STATUTES_KEY: Final = Key(statutes.c.version)
 
 
 def _statutes_reply(row: Row) -> StatutesReply:
-    return StatutesReply(
-        version=row.version,
-        in_force_from_ms=row.in_force_from_ms,
-        adopted_by=row.adopted_by.hex(),
-        index=row.recorded_idx,
-        recorded_at_ms=row.recorded_at_ms,
-        statutes=msgspec.json.decode(row.statutes, type=Statutes),
-    )
+    return StatutesReply(**_statutes_fields(row))
 
 
-async def list_statutes(request: Request[Page, None]) -> Listing[StatutesReply]:
-    """List the versions of the statutes, oldest first."""
+def _statutes_fields(row: Row) -> dict[str, Any]:
+    return {
+        "version": row.version,
+        "in_force_from_ms": row.in_force_from_ms,
+        "adopted_by": row.adopted_by.hex(),
+        "index": row.recorded_idx,
+        "recorded_at_ms": row.recorded_at_ms,
+        "statutes": msgspec.json.decode(row.statutes, type=Statutes),
+    }
+
+
+async def get_statutes_in_force(request: Request[Waiting, None]) -> InForceReply:
+    """Read the statutes in force now: the newest version that has taken force."""
+    taken = _STATUTES.where(statutes.c.in_force_from_ms <= request.context.clock_ms())
     async with request.context.views.connect() as connection:
-        page = await fetch_page(connection, request.params, _STATUTES, _STATUTES_KEY)
-    return Listing(items=tuple(map(_statutes_reply, page.rows)), next=page.next, index=page.index)
+        row = (await connection.execute(taken.order_by(statutes.c.version.desc()).limit(1))).one_or_none()
+        newest = (await connection.execute(sa.select(sa.func.max(statutes.c.version)))).scalar_one()
+    if row is None:
+        raise Problem("not_found")
+    return InForceReply(**_statutes_fields(row), newest_version=newest)
 
 
 async def get_statutes(request: Request[StatutesParams, None]) -> StatutesReply:
@@ -184,13 +197,13 @@ COOP_ROUTES: Final[tuple[AnyRoute, ...]] = (
     Route(
         method="GET",
         path="/v1/statutes",
-        summary="List the versions of the statutes",
+        summary="Read the statutes in force",
         tag="coop",
         access="members",
-        handler=list_statutes,
-        params=Page,
-        response=Listing[StatutesReply],
-        errors=("cursor_malformed",),
+        handler=get_statutes_in_force,
+        params=Waiting,
+        response=InForceReply,
+        errors=("not_found",),
     ),
     Route(
         method="GET",

@@ -103,12 +103,25 @@ class PeriodItem(JsonReply):
 
 
 class PeriodReply(JsonReply):
-    """A period; `shared` is None while it is open. `report_count`, `reported_use_count`: reports of use so far."""
+    """A period, opened by the record `opened_index`.
 
-    period: PeriodItem
+    Attributes:
+        report_count: reports of use so far.
+        reported_use_count: use in them.
+        shared: None while it is open.
+        index: how many records the views showed.
+    """
+
+    period: IdHex
+    code: str
+    starts_ms: TimeMs
+    ends_ms: TimeMs
+    statutes_version: Positive
+    status: PeriodStatus
     report_count: Count
     reported_use_count: Count
     shared: SharedReply | None
+    opened_index: Count
     index: Count
 
 
@@ -132,6 +145,8 @@ class EarningReply(JsonReply):
 class HolderStatementReply(JsonReply):
     """What a rights-holder gets for a period, and, page by page, why."""
 
+    period: IdHex
+    holder: IdHex
     total_minor: Count
     unit: UnitCode
     amounts: tuple[AmountReply, ...]
@@ -212,10 +227,16 @@ async def get_period(request: Request[PeriodParams, None]) -> PeriodReply:
         totals = (await connection.execute(reported)).one()
         index = await views_size(connection)
     return PeriodReply(
-        period=_period(row),
+        period=row.period.hex(),
+        code=row.code,
+        starts_ms=row.starts_ms,
+        ends_ms=row.ends_ms,
+        statutes_version=row.statutes_version,
+        status=row.status,
         report_count=totals.reports,
         reported_use_count=totals.uses,
         shared=None if row.closed is None else _shared(row),
+        opened_index=row.opened_idx,
         index=index,
     )
 
@@ -254,6 +275,8 @@ async def get_holder_statement(request: Request[HolderParams, None]) -> HolderSt
         found, params.limit, index=index, cursor_of=lambda line: encode_cursor(line.work, line.head)
     )
     return HolderStatementReply(
+        period=params.period,
+        holder=params.member,
         total_minor=row.total_minor,
         unit=row.unit,
         amounts=tuple(AmountReply(head=head, amount_minor=amount) for head, amount in _AMOUNTS.decode(row.amounts)),
