@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What the read routes of the domains answer: against the state, page by page, with erased attachments."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from domain_kit import Story, domain_node, tell_story
 from http_kit import HttpNode, problem_of
-from ledger_kit import Actor
+from ledger_kit import DAY_MS, Actor
 
 from ecot_node.domains import views_file
+from ecot_node.domains.routes import DOMAIN_ROUTES
+from ecot_protocol.domains.coop.acts import AmendStatutes
 from ecot_protocol.ledger.accounts import AccountKey
-from ecot_protocol.ledger.entry_type import COOPERATIVE
+from ecot_protocol.ledger.entry_type import BOARD, COOPERATIVE
 from ecot_protocol.wire.keys import Signer
 
 
@@ -245,6 +248,19 @@ async def test_the_cooperative_tells_its_statutes_offices_and_persons(tmp_path: 
         assert await problem_of(await node.get(f"/v1/persons/{'0' * 32}", eve), 404) == "not_found"
 
 
+async def test_statutes_that_take_force_later_are_not_those_in_force(tmp_path: Path) -> None:
+    story = tell_story()
+    kit = story.kit
+    later = AmendStatutes(in_force_from_ms=kit.now + DAY_MS, statutes=kit.statutes, version=2)
+    kit.must("coop.amend_statutes", later, author=BOARD, signers=kit.board)
+    async with domain_node(story, tmp_path) as node:
+        told = await read(node, "/v1/statutes", story.eve.signer)
+        assert (told["version"], told["newest_version"]) == (1, 2)
+        kit.now += DAY_MS
+        node.tokens.clear()
+        assert (await read(node, "/v1/statutes", story.eve.signer))["version"] == 2
+
+
 # ------------------------------------------------------------------------------------------------------------- access
 
 EVERYBODY = {"ada", "bob", "eve", "zoe", "finn", "treasurer", "board"}
@@ -257,7 +273,7 @@ ACCESS = [
     ("/v1/members/{ada}/statement?unit=BART&purpose=barter", {"ada", "treasurer"}),
     ("/v1/members/{ada}/shares", MEMBERS),
     ("/v1/statutes", MEMBERS),
-    ("/v1/statutes/1", MEMBERS),
+    ("/v1/statutes/{version}", MEMBERS),
     ("/v1/offices", MEMBERS),
     ("/v1/persons/{ada_person}", MEMBERS),
     ("/v1/shares/movements", MEMBERS),
@@ -274,6 +290,14 @@ ACCESS = [
     ("/v1/periods/{period}", MEMBERS),
     ("/v1/periods/{period}/statements/{ada}", {"ada", "treasurer"}),
 ]
+
+
+def test_every_read_route_of_these_domains_is_in_the_table() -> None:
+    def shape(path: str) -> str:
+        return re.sub(r"\{[^}]*\}", "*", path.partition("?")[0])
+
+    tags = {"coop", "members", "shares", "trades", "polls", "catalogue", "royalties"}
+    assert {shape(route.path) for route in DOMAIN_ROUTES if route.tag in tags} == {shape(path) for path, _ in ACCESS}
 
 
 def signers_of(story: Story) -> dict[str, Signer]:
@@ -293,6 +317,7 @@ async def test_who_may_read(tmp_path: Path, path: str, allowed: set[str]) -> Non
         poll=story.poll.hex(),
         work=story.works[0].hex(),
         period=story.period.hex(),
+        version=1,
     )
     async with domain_node(story, tmp_path) as node:
         assert await problem_of(await node.get(path), 401) == "session_missing"

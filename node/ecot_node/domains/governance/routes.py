@@ -55,7 +55,7 @@ class ScoreReply(JsonReply):
     ppm: Count
 
 
-class OutcomeReply(JsonReply):
+class PollOutcomeReply(JsonReply):
     """What came out of a poll; `winner` is None if no option won."""
 
     electors: Count
@@ -110,7 +110,7 @@ class PollReply(JsonReply):
     roll: HashHex
     statutes_version: Positive
     statutes: Statutes | None
-    outcome: OutcomeReply | None
+    outcome: PollOutcomeReply | None
     opened_index: Count
     index: Count
 
@@ -197,8 +197,8 @@ def _college(college: CollegeCount) -> CollegeReply:
     )
 
 
-def _outcome(closed: PollClosed, index: int) -> OutcomeReply:
-    return OutcomeReply(
+def _outcome(closed: PollClosed, index: int) -> PollOutcomeReply:
+    return PollOutcomeReply(
         electors=closed.electors,
         cast=closed.cast,
         colleges=tuple(map(_college, closed.colleges)),

@@ -86,7 +86,7 @@ class MemberItem(JsonReply):
     index: Count
 
 
-class MandateReply(JsonReply):
+class MemberMandateReply(JsonReply):
     """A person may act for the member; None is no limit and no end."""
 
     person: IdHex
@@ -117,7 +117,7 @@ class MemberReply(JsonReply):
     since_ms: TimeMs
     fee_due_ms: TimeMs | None
     identity: str | None
-    mandates: tuple[MandateReply, ...]
+    mandates: tuple[MemberMandateReply, ...]
     applied_index: Count
     index: Count
 
@@ -232,8 +232,8 @@ async def get_member(request: Request[MemberParams, None]) -> MemberReply:
     )
 
 
-def _mandate(row: Row) -> MandateReply:
-    return MandateReply(
+def _mandate(row: Row) -> MemberMandateReply:
+    return MemberMandateReply(
         person=row.person.hex(),
         scopes=tuple(row.scopes.split(" ")),
         trade_limit_minor=row.trade_limit_minor,
