@@ -16,6 +16,7 @@ from ecot_node.domains.database import FILE_NAME, REBUILD_NAME, ViewsDatabase
 from ecot_node.domains.membership.views import members
 from ecot_node.domains.records.queries import ViewsRecordIndex, views_size
 from ecot_node.domains.rows import DomainViews
+from ecot_node.domains.royalty import views as royalty
 from ecot_node.http.callers import may_read
 from ecot_node.ledger.port import RecordedEntry
 from ecot_protocol.domains.membership.acts import Leave
@@ -99,7 +100,8 @@ async def test_one_group_and_many_groups_give_the_same_tables(tmp_path: Path) ->
         dumps.append(dump(folder / FILE_NAME))
     assert dumps[0] == dumps[1] == dumps[2]
     filled = {line.split(" ", 1)[0] for line in dumps[0]}
-    tables = {table.name for domain in registry.DOMAINS for table in domain.tables.sorted_tables}
+    told = registry.DOMAINS[: registry.DOMAINS.index(royalty.VIEWS) + 1]  # federation, above, has tests of its own
+    tables = {table.name for domain in told for table in domain.tables.sorted_tables}
     assert tables - filled == {"progress", "touches", "recoveries"}
 
 
