@@ -223,3 +223,12 @@ async def test_the_viewer_asks_nothing_of_another_host() -> None:
 def test_every_file_of_the_viewer_is_served() -> None:
     folder = Path(str(ecot_node.http.__file__)).parent / "static"
     assert {one.name for one in folder.iterdir()} == {"docs.html", "docs.css", "docs.js"}
+
+
+def test_the_specification_names_every_route_and_every_problem() -> None:
+    text = (Path(__file__).parents[2] / "docs/specification/http.md").read_text(encoding="utf-8")
+    told = re.sub(r"<[^>]*>", "{}", text)
+    for route in FLOOR_ROUTES:
+        path = re.sub(r"\{[^}]*\}", "{}", route.path)
+        assert path in re.sub(r"\{[a-z_]*\}", "{}", told), route.path
+    assert [code for code in STATUS if f"`{code}`" not in text] == []

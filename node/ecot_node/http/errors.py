@@ -32,6 +32,9 @@ RETRY_LATER_S: Final = 30
 
 STATUS: Final[Mapping[str, int]] = {
     "request_malformed": 400,
+    "clearing_unsound": 422,
+    "federation_disabled": 409,
+    "peering_unsound": 422,
     "cursor_malformed": 400,
     "entries_malformed": 400,
     "session_missing": 401,

@@ -157,15 +157,21 @@ def _failures(route: AnyRoute, locale: str) -> Json:
     for code in dict.fromkeys(codes):
         by_status.setdefault(STATUS[code], []).append(code)
     content = {PROBLEM_CONTENT_TYPE: {"schema": _reference(ProblemReply.__name__)}}
-    return {
+    found: Json = {
         str(status): {
-            "description": "\n".join(
-                f"- `{code}`: {translate(f'reason.{code}', locale)}" for code in by_status[status]
-            ),
-            "content": content,
+            "description": "\n".join(_told(code, locale) for code in by_status[status]),
+            "content": {**content},
         }
         for status in sorted(by_status)
     }
+    for status, media in route.also:
+        answer = found.setdefault(str(status), {"description": media.description, "content": {}})
+        answer["content"] |= _content(media, {})
+    return found
+
+
+def _told(code: str, locale: str) -> str:
+    return f"- `{code}`: {translate(f'reason.{code}', locale)}"
 
 
 def _version() -> str:

@@ -51,7 +51,7 @@ def write_recorded(index: int, tag: str) -> bytes:
     r"""Write the event of a record.
 
     >>> write_recorded(41, "coop.seal")
-    b'id: 41\\nevent: recorded\\ndata: {"index":41,"type":"coop.seal"}\\n\\n'
+    b'id: 41\nevent: recorded\ndata: {"index":41,"type":"coop.seal"}\n\n'
     """
     text = msgspec.json.encode({"index": index, "type": tag}).decode()
     return f"id: {index}\nevent: recorded\ndata: {text}\n\n".encode()

@@ -20,7 +20,7 @@ from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.note import SignedNote, format_signatures
-from ecot_protocol.wire.witness import MAX_REQUEST_BYTES, AddCheckpointRequest, Refusal, decide
+from ecot_protocol.wire.witness import MAX_REQUEST_BYTES, SIZE_CONTENT_TYPE, AddCheckpointRequest, Refusal, decide
 
 log = structlog.get_logger("ecot.witness")
 
@@ -98,6 +98,8 @@ async def get_witnessed(request: Request[OriginParams, None]) -> Content:
     return Content(note.with_signatures((line,)).format(), TEXT, headers={"Cache-Control": "no-cache"})
 
 
+_WHY: Final = Media("text/plain", "Why it is not cosigned, a code.", is_text=True)
+
 WITNESS_ROUTES: Final[tuple[AnyRoute, ...]] = (
     Route(
         method="POST",
@@ -109,6 +111,13 @@ WITNESS_ROUTES: Final[tuple[AnyRoute, ...]] = (
         body=Media("*/*", "tlog-witness add-checkpoint.", max_size_bytes=MAX_REQUEST_BYTES, is_text=True),
         response=Media("text/plain", "Cosignature lines.", is_text=True),
         errors=("not_found", "overloaded", "store_unavailable"),
+        also=(
+            (400, _WHY),
+            (403, _WHY),
+            (404, _WHY),
+            (409, Media(SIZE_CONTENT_TYPE, "The size that was cosigned last.", is_text=True)),
+            (422, _WHY),
+        ),
     ),
     Route(
         method="GET",
