@@ -6,6 +6,7 @@ The same records give the same state, hence the same `digest`, on every node. A 
 """
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 from ecot_protocol.domains.catalogue.state import CatalogueSlice
@@ -122,6 +123,21 @@ class State:
         self.flush()
         siblings = self._map.prove(position(table, key))
         return rows.encode_value(rows.decode_key(key)), siblings
+
+    def prove_absence(self, table: str, key: bytes) -> tuple[tuple[bytes, bytes] | None, tuple[bytes, ...]]:
+        """Return (neighbour, siblings) for `verify_absence`. Looks at every row, so it is for rare questions.
+
+        Args:
+            table: a table's name.
+            key: canonical bytes of a key that has no row.
+        """
+        self.flush()
+        place = position(table, key)
+        other = self._map.find_neighbour(place)
+        rows = ((position(name, other_key), value) for name, other_key, value in self.dump()) if other else ()
+        found = next((value for row_place, value in rows if row_place == other), None)
+        neighbour = None if other is None or found is None else (other, sha256(found).digest())
+        return neighbour, self._map.prove(place)
 
     def find_table(self, name: str) -> Table[Any, Any] | None:
         """Return a table by its name, to look at a row whose key came from outside; None if there is none."""

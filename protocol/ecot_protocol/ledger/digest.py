@@ -37,7 +37,7 @@ def position(table: str, key: bytes) -> bytes:
 
 def leaf(place: bytes, value: bytes) -> bytes:
     """Return the leaf hash of a row: `value` is its canonical bytes."""
-    return sha256(b"\x00" + place + sha256(value).digest()).digest()
+    return _leaf(place, sha256(value).digest())
 
 
 class StateMap:
@@ -95,6 +95,18 @@ class StateMap:
         _prove(rows, place, _BUCKET_BITS, siblings)
         return tuple(siblings)
 
+    def find_neighbour(self, place: bytes) -> bytes | None:
+        """Return the place of the leaf found in the stead of a row that is not there; None for a void."""
+        self.root()
+        node = 1
+        while node < _BUCKET_COUNT and self._counts[node] > 1:
+            node = 2 * node + _bit(place, node.bit_length() - 1)
+        while node < _BUCKET_COUNT and self._counts[node]:
+            node = 2 * node + (0 if self._counts[2 * node] else 1)
+        rows = sorted((self._buckets[node - _BUCKET_COUNT] or {}).items()) if node >= _BUCKET_COUNT else []
+        found = _prove(rows, place, _BUCKET_BITS, [])
+        return None if found == place else found
+
     def _join(self, node: int) -> None:
         left, right = 2 * node, 2 * node + 1
         self._counts[node] = self._counts[left] + self._counts[right]
@@ -113,13 +125,41 @@ def verify_row(place: bytes, value: bytes, siblings: Sequence[bytes], root: byte
         siblings: n x 32 bytes, root to leaf, at most 256.
         root: 32 bytes.
     """
+    return _is_root(leaf(place, value), place, siblings, root)
+
+
+def verify_absence(place: bytes, neighbour: tuple[bytes, bytes] | None, siblings: Sequence[bytes], root: bytes) -> bool:
+    """Tell whether a state with digest `root` holds nothing at `place`.
+
+    Args:
+        place: 32 bytes, from `position`.
+        neighbour: (place, SHA-256 of the value) of the leaf found in its stead; None for an empty subtree.
+        siblings: n x 32 bytes, root to leaf, at most 256.
+        root: 32 bytes.
+    """
+    if neighbour is None:
+        return _is_root(EMPTY, place, siblings, root)
+    other, value_hash = neighbour
+    if len(other) != len(place) or len(value_hash) != len(EMPTY) or other == place:
+        return False
+    # The leaf proves something about `place` only if it stands where `place` would stand.
+    shares_path = len(siblings) <= 8 * len(place) and all(
+        _bit(other, depth) == _bit(place, depth) for depth in range(len(siblings))
+    )
+    return shares_path and _is_root(_leaf(other, value_hash), place, siblings, root)
+
+
+def _is_root(current: bytes, place: bytes, siblings: Sequence[bytes], root: bytes) -> bool:
     if len(siblings) > 8 * len(place) or any(len(sibling) != len(EMPTY) for sibling in siblings):
         return False
-    current = leaf(place, value)
     for depth in range(len(siblings) - 1, -1, -1):
         pair = (current, siblings[depth]) if _bit(place, depth) == 0 else (siblings[depth], current)
         current = _parent(*pair)
     return current == root
+
+
+def _leaf(place: bytes, value_hash: bytes) -> bytes:
+    return sha256(b"\x00" + place + value_hash).digest()
 
 
 def _bit(place: bytes, depth: int) -> int:
@@ -144,9 +184,11 @@ def _subtree(rows: Sequence[tuple[bytes, bytes]], depth: int) -> bytes:
     return _parent(_subtree(rows[:cut], depth + 1), _subtree(rows[cut:], depth + 1))
 
 
-def _prove(rows: Sequence[tuple[bytes, bytes]], place: bytes, depth: int, siblings: list[bytes]) -> None:
+def _prove(rows: Sequence[tuple[bytes, bytes]], place: bytes, depth: int, siblings: list[bytes]) -> bytes | None:
+    """Collect the siblings below `depth` and return the place of the leaf at the end, if there is one."""
     while len(rows) > 1:
         cut = _cut(rows, depth)
         near, far = (rows[:cut], rows[cut:]) if _bit(place, depth) == 0 else (rows[cut:], rows[:cut])
         siblings.append(_subtree(far, depth + 1))
         rows, depth = near, depth + 1
+    return rows[0][0] if rows else None
