@@ -12,13 +12,16 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from ecot_node.bootstrap.adapters import make_store, make_views
+from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, Settings
+from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
+from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import ASK_AGAIN_S, ask_witnesses, find_ahead
 from ecot_node.federation.peers import LedgerPeers
+from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
 from ecot_node.http.context import Context, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
@@ -36,6 +39,8 @@ from ecot_protocol.wire.reply import Refused
 log = structlog.get_logger("ecot.node")
 
 JOBS_INTERVAL_S: Final = 1.0
+PROTOCOL_VERSION: Final = 1
+AGENT: Final = "ecot/0.1"
 
 
 class Node:
@@ -65,6 +70,7 @@ class Node:
             genesis=self._drafted_genesis(),
         )
         self._stack = AsyncExitStack()
+        self.federation: FederationService | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -82,11 +88,15 @@ class Node:
             await self.writer.start(is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked")
             stack.push_async_callback(self.writer.stop)
             await self._found()
+            self.federation = self._make_federation()
             await self._serve(stack)
             guard = asyncio.create_task(self._guard(), name="guard")
             stack.push_async_callback(_cancel, guard)
             if not self._has_to_ask_everybody():
                 await guard
+            if self.federation is not None:
+                await self.federation.start()
+                stack.push_async_callback(self.federation.stop)
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
             self._stack = stack.pop_all()
@@ -94,6 +104,22 @@ class Node:
     async def stop(self) -> None:
         """Stop in the opposite order."""
         await self._stack.aclose()
+
+    def _make_federation(self) -> FederationService | None:
+        """Return the federation of this node, not started; None if it is not enabled or the ledger not founded."""
+        settings, cosigner = self.settings.federation, self._cosigner()
+        ledger, log_key = self.writer.state.ledger, self.writer.log_key
+        if not settings.enabled or cosigner is None or ledger is None or log_key is None:
+            return None
+        return FederationService(
+            self.writer,
+            self.store,
+            make_transport(self.keys.seed("host"), settings.listen),
+            agent=Signer(self.keys.seed("agent")),
+            cosigner=cosigner,
+            addresses=settings.peers,
+            hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
+        )
 
     def _drafted_genesis(self) -> bytes | None:
         """Return the hash of the only genesis that this node may record; None once the draft is gone."""
@@ -133,7 +159,8 @@ class Node:
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
-        app = make_app(self._context(), DOMAIN_ROUTES)
+        routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, Signer(self.keys.seed("agent"))))
+        app = make_app(self._context(), routes)
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

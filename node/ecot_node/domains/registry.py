@@ -5,6 +5,7 @@ from typing import Final
 
 from ecot_node.domains.catalogue import views as catalogue
 from ecot_node.domains.coop import views as coop
+from ecot_node.domains.federation import views as federation
 from ecot_node.domains.governance import views as governance
 from ecot_node.domains.membership import views as membership
 from ecot_node.domains.records import views as records
@@ -22,5 +23,6 @@ DOMAINS: Final[tuple[DomainViews, ...]] = (
     governance.VIEWS,
     catalogue.VIEWS,
     royalty.VIEWS,
+    federation.VIEWS,
 )
 """From low to high, as the domains of the protocol."""

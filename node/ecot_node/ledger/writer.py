@@ -266,6 +266,11 @@ class Writer:
             self._blocked = None
 
     @property
+    def state(self) -> State:
+        """The state as of the newest record, durable or not; another object once it was rebuilt. Read only."""
+        return self._state
+
+    @property
     def log_key(self) -> NoteVerifier | None:
         """The verifier of our own log; None before the genesis."""
         return self._note_signer.verifier if self._note_signer is not None else None

@@ -23,7 +23,7 @@ Rules:
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -79,6 +79,17 @@ HEAD_PUSH_MS: Final = 60_000
 BATCH_MAX: Final = 16
 """Decisions resolved by one entry."""
 _ACCEPT: Final = Codec(ClearAccept)
+
+
+MAX_REMEMBERED: Final = 1_000
+"""Contracts, and rounds, that are held while not promised here; the oldest is forgotten and asked for again."""
+T = TypeVar("T")
+
+
+def _remember(memory: dict[bytes, T], tid: bytes, value: T) -> None:
+    memory[tid] = value
+    if len(memory) > MAX_REMEMBERED:
+        del memory[next(iter(memory))]
 
 
 class _Pace(msgspec.Struct):
@@ -152,10 +163,12 @@ class Courier:
         message = decode_message(raw)
         if sender not in self._state.federation.peers:
             return []
+        outputs: list[Output] = []
         try:
-            outputs = [*self._take(sender, message, now_ms)]
+            for output in self._take(sender, message, now_ms):
+                outputs.append(output)
         except RemoteProtocolError as error:
-            outputs = [Tell(sender, Problem(error.code, None))]
+            outputs.append(Tell(sender, Problem(error.code, None)))
         return [*outputs, *self._settle(now_ms)]
 
     def tick(self, now_ms: int) -> list[Output]:
@@ -217,6 +230,11 @@ class Courier:
         offers: list[Output] = [Tell(one, Offer(contract)) for one in deal.ledgers if one != self._ledger]
         return [*offers, *(self._offered(contract, now_ms) if self._ledger in deal.ledgers else ())]
 
+    def cosigned_target(self) -> SignedNote | None:
+        """Return the checkpoint of our own log that is being cosigned, with the cosignatures that were found good."""
+        target = self._quorum.target
+        return None if target is None else SignedNote.parse(self._quorum.checkpoint(self._quorum.cosigners))
+
     # --------------------------------------------------------------------------------------------------- each message
 
     def _take(self, sender: bytes, message: Message, now_ms: int) -> Iterator[Output]:
@@ -226,7 +244,8 @@ class Courier:
             case Ask(tid):
                 yield from self._asked(sender, tid, now_ms)
             case Promised(tid):
-                self._heard.add(tid)
+                if tid in self._state.federation.promises:
+                    self._heard.add(tid)
             case Unheard(tid):
                 self._heard.discard(tid)
                 self._hurry(tid)
@@ -281,7 +300,7 @@ class Courier:
         if reason is not None:
             yield Tell(sender, Problem(reason.code, deal.tid))
             return
-        self._contracts[deal.tid] = message.contract
+        _remember(self._contracts, deal.tid, message.contract)
         yield self._append("promise", deal.tid, "federation.promise", payload, now_ms)
 
     def _asked(self, sender: bytes, tid: bytes, now_ms: int) -> Iterator[Output]:
@@ -310,7 +329,7 @@ class Courier:
         reason = CLEAR_ACCEPT.evidence(payload)
         if reason is not None:
             raise RemoteProtocolError(reason.code)
-        self._contracts[deal.tid] = contract
+        _remember(self._contracts, deal.tid, contract)
         yield self._append("accept", deal.tid, "federation.clear_accept", payload, now_ms)
 
     def _accepted(self, sender: bytes, contract: bytes, signature: bytes, now_ms: int) -> Iterator[Output]:
@@ -323,7 +342,9 @@ class Courier:
         if deal.tid in self._state.federation.decisions:
             yield from self._asked(sender, deal.tid, now_ms)
             return
-        self._rounds.setdefault(deal.tid, _Round(contract, {})).signatures[sender] = signature
+        if deal.tid not in self._rounds:
+            _remember(self._rounds, deal.tid, _Round(contract, {}))
+        self._rounds[deal.tid].signatures[sender] = signature
         yield Tell(sender, Promised(deal.tid))
         if deal.tid in self._state.federation.promises:
             self._hurry(deal.tid)

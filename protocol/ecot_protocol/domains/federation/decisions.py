@@ -26,6 +26,7 @@ from ecot_protocol.domains.federation.proofs import (
 )
 from ecot_protocol.domains.federation.state import Decided, FederationState, Outcome, Promised
 from ecot_protocol.domains.federation.statements import (
+    ABORT_WINDOW_MS,
     MAX_WITNESSES,
     Contract,
     Deal,
@@ -128,6 +129,8 @@ def _check_decide(state: FederationState, act: Act[Decide], at: int) -> Reason |
 def _check_unpromised(state: FederationState, decide: Decide, deal: Deal, at: int) -> Reason | None:
     if isinstance(deal.terms, Contract) and deal.terms.payer_ledger not in state.federation.peers:
         return Reason.of("peer_unknown", partner=deal.terms.payer_ledger.hex())
+    if deal.earliest_abort_ms > at + 2 * ABORT_WINDOW_MS:  # it would be remembered for too long, and is in no hurry
+        return Reason.of("abort_time_out_of_range", last_ms=at + 2 * ABORT_WINDOW_MS)
     if at >= deal.closes_at_ms:
         return Reason.of("deal_closed", closed_at_ms=deal.closes_at_ms)
     takes_part = isinstance(deal.terms, Contract) or state.coop.founded.ledger in deal.ledgers
@@ -263,6 +266,7 @@ DECIDE: Final[EntryType[FederationState, Decide]] = EntryType(
         "decider_mismatch",
         "deal_decided",
         "peer_unknown",
+        "abort_time_out_of_range",
         "deal_closed",
         "abort_too_early",
     ),

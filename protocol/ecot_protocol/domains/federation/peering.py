@@ -68,7 +68,7 @@ def _check_peer(state: FederationState, act: Act[Peered], _at: int) -> Reason | 
     if ledger not in (side.ledger for side in peering.sides):
         return Reason.of("own_side_wrong", field="ledger")
     own, other = peering.side_of(ledger), peering.other_side(ledger)
-    field = _find_own_side_problem(state, own)
+    field = find_own_side_problem(state, own)
     if field is not None:
         return Reason.of("own_side_wrong", field=field)
     if peering.rules != FEDERATION_RULES:
@@ -86,7 +86,8 @@ def _check_peer(state: FederationState, act: Act[Peered], _at: int) -> Reason | 
     return None
 
 
-def _find_own_side_problem(state: FederationState, own: Side) -> str | None:
+def find_own_side_problem(state: FederationState, own: Side) -> str | None:
+    """Return the first field of our own side that is not what our ledger says of us, or None."""
     profile, node_keys = state.coop.founded, state.coop.node_keys
     said = {"agent": own.agent, "cosigner": own.cosigner, "host": own.host, "log": own.log}
     checks = (

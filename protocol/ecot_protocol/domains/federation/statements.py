@@ -34,6 +34,8 @@ MAX_DECIDERS: Final = 16
 MAX_EDGES: Final = 512
 ABORT_WINDOW_MS: Final = 31 * 86_400_000
 """Latest possible earliest abort, after the earliest possible one."""
+MAX_TIME_MS: Final = 2**48 - 1
+"""Latest time that an id can hold."""
 DECISION_OPEN_MS: Final = 400 * 86_400_000
 """For so long after its earliest abort a deal can be decided; then the memory of decisions may retire."""
 
@@ -282,7 +284,8 @@ def decode_deal(raw: bytes) -> Deal:
         if statement.ledgers != tuple(sorted({contract.payer_ledger, contract.payee_ledger})):
             raise RemoteProtocolError("deal_unsound", "ledgers", field="ledgers")
         decider, abort_ms = contract.payee_ledger, contract.earliest_abort_ms
-        _require_two(statement.ledgers)
+        _require(len(statement.ledgers) == 2, "ledgers")
+        _require(abort_ms <= MAX_TIME_MS, "earliest_abort_ms")
         return Deal(deal_id(raw), statement.ledgers, decider, abort_ms, contract)
     if statement.type != "clearing":
         raise RemoteProtocolError("deal_unsound", "type", field="type")
@@ -293,9 +296,9 @@ def decode_deal(raw: bytes) -> Deal:
     return Deal(deal_id(raw), statement.ledgers, terms.decision.ledger, terms.earliest_abort_ms, terms)
 
 
-def _require_two(ledgers: tuple[bytes, ...]) -> None:
-    if len(ledgers) != 2:
-        raise RemoteProtocolError("deal_unsound", "a transfer binds two ledgers", field="ledgers")
+def _require(is_sound: bool, field: str) -> None:
+    if not is_sound:
+        raise RemoteProtocolError("deal_unsound", field, field=field)
 
 
 def _find_peering_problem(statement: Statement, peering: Peering) -> str | None:
@@ -312,12 +315,18 @@ def _find_peering_problem(statement: Statement, peering: Peering) -> str | None:
         ("deciders", ledgers == sorted(set(ledgers))),
         ("deciders", all(map(is_policy_sound, peering.deciders))),
         ("deciders", all(_is_own_log(policy, side) for policy in peering.deciders for side in peering.sides)),
+        ("witnesses", all(_are_own_witnesses(policy, side) for policy in peering.deciders for side in peering.sides)),
     )
     return next((field for field, is_sound in checks if not is_sound), None)
 
 
 def _is_own_log(policy: DecisionPolicy, side: Side) -> bool:
     return policy.ledger != side.ledger or (policy.log.origin, policy.log.public_key) == (side.origin, side.log)
+
+
+def _are_own_witnesses(policy: DecisionPolicy, side: Side) -> bool:
+    named = [witness for witness in policy.witnesses if witness.ledger == side.ledger]
+    return all((one.name, one.public_key) == (side.origin, side.cosigner) for one in named)
 
 
 def is_policy_sound(policy: DecisionPolicy) -> bool:
@@ -337,6 +346,8 @@ def _find_round_problem(statement: Statement, terms: Round) -> str | None:
         return "agents"
     if not is_policy_sound(terms.decision):
         return "decision"
+    if terms.earliest_abort_ms > MAX_TIME_MS:
+        return "earliest_abort_ms"
     if terms.potentials and len(terms.potentials) != total:
         return "potentials"
     return find_flow_problem(terms.edges, total)

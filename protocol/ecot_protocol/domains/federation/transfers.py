@@ -32,7 +32,7 @@ from ecot_protocol.ledger.attachments import MemoCommitment
 from ecot_protocol.ledger.entry_type import NOBODY, THE_NODE, Act, EntryType, SignerRule, Visibility
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
-from ecot_protocol.wire.encoding import Codec, Hash, Id, Positive, Wire
+from ecot_protocol.wire.encoding import MAX_INTEGER, Codec, Hash, Id, Positive, Wire
 from ecot_protocol.wire.ids import time_ms
 
 SEND_TAG: Final = "federation.send"
@@ -154,7 +154,7 @@ def _check_contract(state: FederationState, contract: Contract, partner: bytes) 
         return Reason.of("contract_unit_wrong", payer_unit=payer.unit, payee_unit=payee.unit)
     expected_minor = peering.payer_amount(contract.payer_ledger, contract.payee_amount_minor)
     if contract.payer_amount_minor != expected_minor:
-        return Reason.of("rate_mismatch", expected_minor=expected_minor)
+        return Reason.of("rate_mismatch", expected_minor=min(expected_minor, MAX_INTEGER))
     return None
 
 

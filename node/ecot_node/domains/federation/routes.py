@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reads and acts of the federation: partners, transfers between ledgers, clearing rounds.
+
+A peering is signed by both nodes' agent keys before the boards record it: `POST /v1/peerings/signature` gives this
+node's signature to a statement whose own side is right, to holders of the office ``board``.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+import sqlalchemy as sa
+
+from ecot_node.domains.federation.solver import ClearingFailed, Debt, propose_flows
+from ecot_node.domains.federation.views import clearing_parts, clearings, transfers
+from ecot_node.domains.reading import Key, Row, fetch_page, may_read_member, refuse_unless
+from ecot_node.federation.port import PeerStatus
+from ecot_node.http.errors import Problem
+from ecot_node.http.fields import (
+    BytesHex,
+    Count,
+    HashHex,
+    IdHex,
+    Integer,
+    JsonBody,
+    JsonReply,
+    KeyIdHex,
+    Listing,
+    Page,
+    Positive,
+    SignatureHex,
+    TimeMs,
+    UnitCode,
+    parse_hex,
+)
+from ecot_node.http.routes import AnyRoute, Request, Route
+from ecot_protocol.domains.federation.peering import find_own_side_problem
+from ecot_protocol.domains.federation.state import partner_account
+from ecot_protocol.domains.federation.statements import (
+    DecisionPolicy,
+    Peering,
+    Round,
+    deal_id,
+    decode_peering,
+    encode_peering,
+    encode_round,
+)
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.state import State
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.statement import sign_statement
+
+ROUND_LIFETIME_MS: Final = 60_000
+"""From its proposal on, how long a round may be accepted before its abort may be asked for."""
+
+TransferStatus = Literal["abort", "commit", "doubtful", "pending"]
+
+
+class Federation(Protocol):
+    """What these routes need of the running federation."""
+
+    def status(self, ledger: bytes) -> PeerStatus | None: ...
+
+    async def propose(self, contract: bytes) -> None: ...
+
+
+class PeerReply(JsonReply):
+    """A partner.
+
+    Attributes:
+        ledger: its id.
+        ended_at_ms: when the peering ended; None while it is in force.
+        statement: the peering, as both signed it (hex of canonical bytes).
+        unit: our unit of the account.
+        balance_minor: positive if we owe it.
+        room_out_minor: how much more may go from us to it, by the limits and what is promised.
+        room_in_minor: how much more may come to us from it.
+        is_connected: over libp2p, now.
+        last_contact_ms: milliseconds since anything was heard; None: never.
+        rtt_ms: of the last heartbeat.
+        queued: messages that wait for it.
+    """
+
+    ledger: HashHex
+    origin: str
+    domain: str
+    ended_at_ms: TimeMs | None
+    statement: BytesHex
+    unit: UnitCode
+    balance_minor: Integer
+    room_out_minor: Count | None
+    room_in_minor: Count | None
+    is_connected: bool
+    last_contact_ms: Count | None
+    rtt_ms: Count | None
+    queued: Count
+
+
+class PeersReply(JsonReply):
+    """Every partner."""
+
+    items: tuple[PeerReply, ...]
+
+
+class TransfersParams(Page, kw_only=True):
+    """Which transfers: of a member (else of all the members that the caller acts for; for officers, of everybody)."""
+
+    member: IdHex | None = None
+    status: TransferStatus | None = None
+
+
+class TransferReply(JsonReply):
+    """A transfer to (`role` ``payer``) or from (``payee``) another ledger; `index` opened it."""
+
+    tid: IdHex
+    role: Literal["payee", "payer"]
+    member: IdHex
+    partner: HashHex
+    unit: UnitCode
+    amount_minor: Count
+    partner_unit: UnitCode
+    partner_amount_minor: Count
+    earliest_abort_ms: TimeMs
+    at_ms: TimeMs
+    status: TransferStatus
+    resolved_index: Count | None
+    index: Count
+
+
+class ClearedReply(JsonReply):
+    """What a round clears with a partner; positive if we owed it."""
+
+    partner: HashHex
+    amount_minor: Integer
+
+
+class ClearingReply(JsonReply):
+    """A clearing round that this ledger takes part in."""
+
+    tid: IdHex
+    unit: UnitCode
+    at_ms: TimeMs
+    status: TransferStatus
+    cleared: tuple[ClearedReply, ...]
+    resolved_index: Count | None
+    index: Count
+
+
+class PeeringBody(JsonBody):
+    """A peering statement to be signed by the node (hex of canonical bytes)."""
+
+    statement: BytesHex
+
+
+class SignatureReply(JsonReply):
+    """The agent's signature over the statement."""
+
+    key_id: KeyIdHex
+    signature: SignatureHex
+
+
+class DebtBody(JsonBody):
+    """A debt between two ledgers that are partners of each other."""
+
+    debtor: HashHex
+    creditor: HashHex
+    amount_minor: Positive
+
+
+class ClearingBody(JsonBody):
+    """Debts to be cleared in a unit; `decider` is the ledger whose log decides."""
+
+    unit: UnitCode
+    decider: HashHex
+    debts: tuple[DebtBody, ...]
+
+
+class ProposedReply(JsonReply):
+    """Rounds that were offered to all who take part in them, and how much each clears in all."""
+
+    tid: IdHex
+    cleared_minor: Count
+
+
+class ProposalsReply(JsonReply):
+    """Rounds offered."""
+
+    items: tuple[ProposedReply, ...]
+
+
+_TRANSFERS: Final = sa.select(*transfers.c)
+_TRANSFER_KEY: Final = Key(transfers.c.opened_idx, is_newest_first=True)
+_CLEARING_KEY: Final = Key(clearings.c.opened_idx, is_newest_first=True)
+
+
+async def list_transfers(request: Request[TransfersParams, None]) -> Listing[TransferReply]:
+    """List transfers between ledgers, newest first."""
+    caller, member = request.signed_in, parse_hex(request.params.member)
+    refuse_unless(member is None or may_read_member(caller, member))
+    query = _TRANSFERS
+    if member is not None:
+        query = query.where(transfers.c.member == member)
+    elif not caller.is_officer:
+        query = query.where(transfers.c.member.in_([one.member for one in caller.members]))
+    if request.params.status is not None:
+        query = query.where(transfers.c.status == request.params.status)
+    async with request.context.views.connect() as connection:
+        page = await fetch_page(connection, request.params, query, _TRANSFER_KEY)
+    return Listing(items=tuple(map(_transfer, page.rows)), next=page.next, index=page.index)
+
+
+def _transfer(row: Row) -> TransferReply:
+    return TransferReply(
+        tid=row.tid.hex(),
+        role=row.role,
+        member=row.member.hex(),
+        partner=row.partner.hex(),
+        unit=row.unit,
+        amount_minor=row.amount_minor,
+        partner_unit=row.partner_unit,
+        partner_amount_minor=row.partner_amount_minor,
+        earliest_abort_ms=row.earliest_abort_ms,
+        at_ms=row.opened_at_ms,
+        status=row.status,
+        resolved_index=row.resolved_idx,
+        index=row.opened_idx,
+    )
+
+
+async def list_clearings(request: Request[Page, None]) -> Listing[ClearingReply]:
+    """List clearing rounds, newest first."""
+    async with request.context.views.connect() as connection:
+        page = await fetch_page(connection, request.params, sa.select(*clearings.c), _CLEARING_KEY)
+        tids = [row.tid for row in page.rows]
+        found = await connection.execute(sa.select(*clearing_parts.c).where(clearing_parts.c.tid.in_(tids)))
+        parts: dict[bytes, list[ClearedReply]] = {}
+        for part in found:
+            shown = ClearedReply(partner=part.partner.hex(), amount_minor=part.amount_minor)
+            parts.setdefault(part.tid, []).append(shown)
+    items = tuple(_clearing(row, tuple(parts.get(row.tid, ()))) for row in page.rows)
+    return Listing(items=items, next=page.next, index=page.index)
+
+
+def _clearing(row: Row, cleared: tuple[ClearedReply, ...]) -> ClearingReply:
+    return ClearingReply(
+        tid=row.tid.hex(),
+        unit=row.unit,
+        at_ms=row.opened_at_ms,
+        status=row.status,
+        cleared=cleared,
+        resolved_index=row.resolved_idx,
+        index=row.opened_idx,
+    )
+
+
+def _peers_of(state: State, status_of: Callable[[bytes], PeerStatus | None]) -> tuple[PeerReply, ...]:
+    own = state.ledger
+    if own is None:
+        return ()
+    return tuple(
+        _peer(state, own, ledger, peer.peering, peer.ended_at_ms, status_of(ledger))
+        for ledger, peer in state.federation.peers.items()
+    )
+
+
+def _peer(
+    state: State, own: bytes, ledger: bytes, peering: Peering, ended_at_ms: int | None, status: PeerStatus | None
+) -> PeerReply:
+    side, other = peering.side_of(own), peering.other_side(own)
+    account = state.accounts.rows[partner_account(ledger, side.unit)]
+    lowest = account.balance_minor - account.reserved_out_minor
+    highest = account.balance_minor + account.reserved_in_minor
+    age = status.last_contact_age_ms if status is not None else None
+    rtt = status.rtt_ms if status is not None else None
+    return PeerReply(
+        ledger=ledger.hex(),
+        origin=other.origin,
+        domain=other.domain,
+        ended_at_ms=ended_at_ms,
+        statement=encode_peering(peering).hex(),
+        unit=side.unit,
+        balance_minor=account.balance_minor,
+        room_out_minor=None if account.upper_minor is None else max(account.upper_minor - highest, 0),
+        room_in_minor=None if account.lower_minor is None else max(lowest - account.lower_minor, 0),
+        is_connected=status is not None and status.is_connected,
+        last_contact_ms=None if age is None else int(age),
+        rtt_ms=None if rtt is None else int(rtt),
+        queued=status.queued_count if status is not None else 0,
+    )
+
+
+def federation_routes(federation: Federation | None, agent: Signer) -> tuple[AnyRoute, ...]:
+    """Return the routes of a node.
+
+    Args:
+        federation: running; None if the node's federation is not enabled.
+        agent: signs peerings.
+    """
+
+    def status_of(ledger: bytes) -> PeerStatus | None:
+        return federation.status(ledger) if federation is not None else None
+
+    async def list_peers(request: Request[None, None]) -> PeersReply:
+        return PeersReply(items=await request.context.ledger.read(lambda state: _peers_of(state, status_of)))
+
+    async def sign_peering(request: Request[None, PeeringBody]) -> SignatureReply:
+        refuse_unless("board" in request.signed_in.offices)
+        raw = bytes.fromhex(request.body.statement)
+        problem = await request.context.ledger.read(lambda state: _peering_problem(state, raw))
+        if problem is not None:
+            raise Problem("peering_unsound", field=problem)
+        signed = sign_statement(agent, raw)
+        return SignatureReply(key_id=signed.key_id.hex(), signature=signed.signature.hex())
+
+    async def propose_clearing(request: Request[None, ClearingBody]) -> ProposalsReply:
+        refuse_unless(request.signed_in.is_officer)
+        if federation is None:
+            raise Problem("federation_disabled")
+        rounds = await request.context.ledger.read(
+            lambda state: _rounds(state, request.body, request.context.clock_ms())
+        )
+        for raw, _ in rounds:
+            await federation.propose(raw)
+        items = tuple(ProposedReply(tid=deal_id(raw).hex(), cleared_minor=cleared) for raw, cleared in rounds)
+        return ProposalsReply(items=items)
+
+    return (
+        Route(
+            method="GET",
+            path="/v1/peers",
+            summary="List partners",
+            tag="federation",
+            access="members",
+            handler=list_peers,
+            response=PeersReply,
+        ),
+        Route(
+            method="POST",
+            path="/v1/peerings/signature",
+            summary="Sign a peering with the node's agent key",
+            tag="federation",
+            handler=sign_peering,
+            body=PeeringBody,
+            response=SignatureReply,
+            errors=("not_allowed", "peering_unsound"),
+        ),
+        Route(
+            method="GET",
+            path="/v1/transfers",
+            summary="List transfers between ledgers",
+            tag="federation",
+            handler=list_transfers,
+            params=TransfersParams,
+            response=Listing[TransferReply],
+            errors=("cursor_malformed", "not_allowed"),
+        ),
+        Route(
+            method="GET",
+            path="/v1/clearings",
+            summary="List clearing rounds",
+            tag="federation",
+            access="members",
+            handler=list_clearings,
+            params=Page,
+            response=Listing[ClearingReply],
+            errors=("cursor_malformed",),
+        ),
+        Route(
+            method="POST",
+            path="/v1/clearings",
+            summary="Propose to clear debts between partners",
+            tag="federation",
+            handler=propose_clearing,
+            body=ClearingBody,
+            response=ProposalsReply,
+            errors=("not_allowed", "clearing_unsound", "federation_disabled"),
+        ),
+    )
+
+
+def _peering_problem(state: State, raw: bytes) -> str | None:
+    try:
+        peering = decode_peering(raw)
+    except RemoteProtocolError as error:
+        return str(error.params.get("field", error.code))
+    own = state.ledger
+    if own is None or own not in (side.ledger for side in peering.sides):
+        return "ledger"
+    return find_own_side_problem(state, peering.side_of(own))
+
+
+def _rounds(state: State, body: ClearingBody, now_ms: int) -> list[tuple[bytes, int]]:
+    """Solve, and build a statement for each round; every participant is a partner of ours, or ourselves."""
+    debts = [Debt(bytes.fromhex(one.debtor), bytes.fromhex(one.creditor), one.amount_minor) for one in body.debts]
+    decider = bytes.fromhex(body.decider)
+    try:
+        proposals = propose_flows(debts)
+    except ClearingFailed as error:
+        raise Problem("clearing_unsound", str(error)) from error
+    rounds = []
+    for proposal in proposals:
+        terms = Round(
+            agents=tuple(_agent_of(state, ledger) for ledger in proposal.ledgers),
+            decision=_policy(state, decider),
+            earliest_abort_ms=now_ms + ROUND_LIFETIME_MS,
+            edges=proposal.edges,
+            nonce=os.urandom(16),
+            potentials=proposal.potentials,
+            unit=body.unit,
+        )
+        rounds.append((encode_round(terms, proposal.ledgers), sum(edge.flow_minor for edge in proposal.edges)))
+    return rounds
+
+
+def _agent_of(state: State, ledger: bytes) -> bytes:
+    if ledger == state.ledger:
+        return state.coop.node_keys["agent"].public_key
+    peer = state.federation.active_peer(ledger)
+    if peer is None:
+        raise Problem("clearing_unsound", f"{ledger.hex()} is not a partner")
+    return peer.peering.side_of(ledger).agent
+
+
+def _policy(state: State, decider: bytes) -> DecisionPolicy:
+    for peer in state.federation.peers.values():
+        policy = peer.peering.decider(decider) if peer.ended_at_ms is None else None
+        if policy is not None:
+            return policy
+    raise Problem("clearing_unsound", f"no peering accepts {decider.hex()} as decider")

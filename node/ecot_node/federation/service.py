@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The federation of a running node: the courier of the protocol, with the writer, the store and a transport.
+
+The courier is pure and keeps nothing that it could not lose; this service carries out what it asks for, in order:
+
+- `Tell`: to a bounded queue for each partner; a message may be lost, the courier asks again.
+- `Append`: signed by the agent, given to the writer; the newest checkpoint is told before the outcome.
+- `Keep`: compare-and-swap in the store, durable before the next output. If somebody else cosigned a later checkpoint
+  of that log meanwhile (over HTTP), what follows is not sent, and the courier starts anew from the store.
+- `ReadRecord`, `ReadGrowth`: records and proofs from the store.
+- `Ahead`: the writer is blocked; a second history never begins.
+
+When the writer rebuilt its state, the courier starts anew.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from ecot_node.federation.peer_ids import peer_id_of
+from ecot_node.federation.port import PeerId, PeerStatus, Transport, TransportError
+from ecot_node.ledger.clock import wall_ms
+from ecot_node.ledger.errors import NotWriting, Overloaded
+from ecot_node.ledger.port import RecordedEntry
+from ecot_node.ledger.tree import prove
+from ecot_node.ledger.writer import Writer
+from ecot_node.store.errors import StoreError
+from ecot_node.store.port import ForkProof, LogStore, WitnessState
+from ecot_protocol.domains.federation.courier import Courier
+from ecot_protocol.domains.federation.messages import Cosigned, Message, Push, decode_message, encode_message
+from ecot_protocol.domains.federation.outputs import (
+    Ahead,
+    Append,
+    Keep,
+    KeepFork,
+    Output,
+    ReadGrowth,
+    ReadRecord,
+    Tell,
+)
+from ecot_protocol.domains.federation.proofs import Inclusion
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.state import State
+from ecot_protocol.wire.checkpoint import Checkpoint
+from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.entry import Entry, sign_body
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.merkle import consistency_proof, inclusion_proof
+from ecot_protocol.wire.note import SignedNote, parse_signatures
+from ecot_protocol.wire.reply import Recorded, RecordedBefore, Refused
+from ecot_protocol.wire.witness import AddCheckpointRequest
+
+log = structlog.get_logger("ecot.federation")
+
+TICK_S: Final = 0.25
+SEND_TIMEOUT_S: Final = 10.0
+QUEUE_MAX: Final = 2_048
+"""Messages that wait for one partner; the oldest are dropped, the courier asks again."""
+
+
+class PeerAddress(Protocol):
+    """Where a partner is found; of the node's settings."""
+
+    @property
+    def ledger(self) -> str: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+
+
+class FederationService:
+    """Drives the courier of one node.
+
+    Args:
+        writer: started, and past its genesis.
+        store: of the same node, open.
+        transport: not started.
+        agent: signs the node's entries.
+        cosigner: cosigns partners' checkpoints, named like our log.
+        addresses: where partners are found.
+        hello: the first frame on every stream.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        store: LogStore,
+        transport: Transport,
+        *,
+        agent: Signer,
+        cosigner: Cosigner,
+        addresses: Sequence[PeerAddress],
+        hello: bytes,
+    ) -> None:
+        self._writer, self._store, self._transport = writer, store, transport
+        self._agent, self._cosigner, self._hello = agent, cosigner, hello
+        self._addresses = {bytes.fromhex(one.ledger): tuple(one.addresses) for one in addresses}
+        self._ledger_of: dict[PeerId, bytes] = {}
+        self._queues: dict[bytes, _PeerQueue] = {}
+        self._kept_sizes: dict[str, int] = {}
+        self._courier: Courier | None = None
+        self._state: State | None = None
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._moved = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open the transport and begin."""
+        await self._restart_courier()
+        self._unsubscribe = self._writer.subscribe(self._on_recorded)
+        await self._transport.start(self._deliver, self._hello)
+        self._ticker = asyncio.create_task(self._run(), name="courier")
+
+    async def stop(self) -> None:
+        """Stop; whatever was under way is begun again at the next start."""
+        self._unsubscribe()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for queue in self._queues.values():
+            queue.stop()
+        await asyncio.gather(*self._tasks, *filter(None, (self._ticker,)), return_exceptions=True)
+        await self._transport.stop()
+
+    @property
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Where partners reach this node, each with its peer id."""
+        return self._transport.listen_addresses
+
+    def status(self, ledger: bytes) -> PeerStatus | None:
+        """Return how the connection with a partner is; None if it is not a partner."""
+        peer_id = next((one for one, found in self._ledger_of.items() if found == ledger), None)
+        return self._transport.status(peer_id) if peer_id is not None else None
+
+    async def propose(self, contract: bytes) -> None:
+        """Offer a clearing round to all who take part in it.
+
+        Raises:
+            RemoteProtocolError: it is not sound.
+        """
+        await self._with_courier(lambda courier: courier.propose(contract, wall_ms()))
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), TICK_S)
+            self._moved.clear()
+            try:
+                self._know_peers()
+                await self._with_courier(self._tell_head)
+            except StoreError as error:
+                log.warning("courier_waits", error=str(error))
+
+    def _tell_head(self, courier: Courier) -> list[Output]:
+        return courier.head(self._writer.checkpoint(), wall_ms())
+
+    def _on_recorded(self, _recorded: Sequence[RecordedEntry]) -> None:
+        self._moved.set()
+
+    def _know_peers(self) -> None:
+        """Let the transport know the partners that the ledger knows."""
+        state = self._writer.state
+        assert state.ledger is not None
+        for ledger, peer in state.federation.peers.items():
+            peer_id = PeerId(peer_id_of(peer.peering.side_of(ledger).host))
+            if self._ledger_of.get(peer_id) != ledger:
+                self._ledger_of = {one: found for one, found in self._ledger_of.items() if found != ledger}
+                self._ledger_of[peer_id] = ledger
+                self._transport.set_peer(peer_id, self._addresses.get(ledger, ()))
+                self._queues[ledger] = _PeerQueue(self._transport, peer_id)
+
+    async def _deliver(self, peer_id: PeerId, messages: tuple[bytes, ...]) -> None:
+        ledger = self._ledger_of.get(peer_id)
+        if ledger is None:
+            return
+        for raw in messages:
+            try:
+                await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, wall_ms()))  # type: ignore[misc]
+                await self._keep_cosignatures(raw)
+            except RemoteProtocolError as error:
+                log.warning("message_refused", partner=ledger.hex(), code=error.code)
+
+    async def _keep_cosignatures(self, raw: bytes) -> None:
+        """Keep a partner's cosignatures of our own log, which the courier has found good."""
+        message = decode_message(raw)
+        if not isinstance(message, Cosigned) or self._courier is None:
+            return
+        shown = self._courier.cosigned_target()
+        if shown is None or Checkpoint.parse(shown.text).size != message.size:
+            return
+        good = {(line.name, line.key_id) for line in shown.signatures}
+        for line in parse_signatures(message.lines):
+            if (line.name, line.key_id) in good:
+                await self._store.cosignatures_put(message.size, line.name, line.format().encode())
+
+    # --- what the courier asks for ----------------------------------------------------------------------------------
+
+    async def _with_courier(self, ask: Callable[[Courier], list[Output]]) -> None:
+        async with self._lock:
+            if self._courier is None or self._state is not self._writer.state:
+                await self._restart_courier()
+            assert self._courier is not None
+            outputs = deque(ask(self._courier))
+            while outputs:
+                await self._do(outputs.popleft(), outputs)
+
+    async def _restart_courier(self) -> None:
+        """Begin anew from the ledger and from what is kept, as after a crash."""
+        self._state = state = self._writer.state
+        assert state.ledger is not None
+        kept: dict[str, bytes] = {}
+        for ledger, peer in state.federation.peers.items():
+            origin = peer.peering.side_of(ledger).origin
+            witnessed = await self._store.witness_get(origin)
+            if witnessed is not None:
+                kept[origin] = witnessed.note
+                self._kept_sizes[origin] = witnessed.size
+        self._courier = Courier(state, self._agent, self._cosigner, kept)
+        self._courier.head(self._writer.checkpoint(), wall_ms())
+
+    async def _do(self, output: Output, rest: deque[Output]) -> None:
+        match output:
+            case Tell():
+                await self._tell(output)
+            case Append():
+                self._spawn(self._append(output))
+            case ReadRecord():
+                self._spawn(self._read_record(output))
+            case ReadGrowth():
+                self._spawn(self._read_growth(output))
+            case Keep():
+                if not await self._keep(output):
+                    rest.clear()  # a later checkpoint was cosigned elsewhere: nothing may be said of this one
+                    self._courier = None
+            case KeepFork():
+                log.error("fork_found", origin=output.origin)
+                await self._store.fork_put(ForkProof(output.origin, output.first, output.second, b""))
+            case Ahead():
+                log.error("witness_ahead", checkpoint=output.checkpoint.decode())
+                self._writer.block("witness_ahead")
+
+    async def _tell(self, tell: Tell) -> None:
+        if isinstance(tell.message, Push):
+            note = AddCheckpointRequest.parse(tell.message.request).note
+            await self._store.checkpoint_keep(Checkpoint.parse(note.text).size, _own_note(note))
+        queue = self._queues.get(tell.ledger)
+        if queue is not None:
+            queue.put(tell.message)
+
+    async def _keep(self, keep: Keep) -> bool:
+        checkpoint = Checkpoint.parse(SignedNote.parse(keep.checkpoint).text)
+        kept = await self._store.witness_put(
+            keep.origin,
+            old_size=self._kept_sizes.get(keep.origin),
+            state=WitnessState(checkpoint.size, checkpoint.root_hash, keep.checkpoint),
+        )
+        if kept:
+            self._kept_sizes[keep.origin] = checkpoint.size
+        return kept
+
+    def _spawn(self, work: "asyncio.coroutines.Coroutine[object, object, None]") -> None:  # type: ignore[name-defined]
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _append(self, append: Append) -> None:
+        entry = Entry(append.body, (sign_body(self._agent, append.body),), ())
+        courier = self._courier
+        try:
+            reply = await self._writer.submit((entry,))
+        except (NotWriting, Overloaded) as error:
+            log.warning("append_waits", kind=append.kind, reason=str(error))
+            self._courier = None if self._courier is courier else self._courier
+            return
+        outcome = reply.outcomes[0]
+        if courier is not self._courier or courier is None:
+            return  # the courier began anew meanwhile and finds the outcome in the state
+        if isinstance(outcome, Recorded | RecordedBefore):
+            note = self._writer.checkpoint()
+            await self._with_courier(lambda one: [*one.head(note, wall_ms()), *one.recorded(append, wall_ms())])
+        elif isinstance(outcome, Refused):
+            code = outcome.code
+            log.info("append_refused", kind=append.kind, code=code)
+            await self._with_courier(lambda one: one.refused(append, code, wall_ms()))
+        else:
+            self._courier = None
+
+    async def _read_record(self, read: ReadRecord) -> None:
+        row = await self._store.record(read.index)
+        assert row is not None, "the courier asks for durable records"
+        hashes = await prove(
+            self._store, self._writer.edge(), lambda reader: inclusion_proof(reader, read.index, read.size)
+        )
+        inclusion = Inclusion(hashes=hashes, index=read.index, record=row.record)
+        await self._with_courier(lambda courier: courier.proved(read, inclusion, wall_ms()))
+
+    async def _read_growth(self, read: ReadGrowth) -> None:
+        hashes = await prove(
+            self._store, self._writer.edge(), lambda reader: consistency_proof(reader, read.old_size, read.new_size)
+        )
+        await self._with_courier(lambda courier: courier.grown(read, hashes))
+
+
+def _own_note(note: SignedNote) -> bytes:
+    """Return our checkpoint without cosignatures, as the store keeps it."""
+    origin = Checkpoint.parse(note.text).origin
+    return SignedNote(note.text, tuple(line for line in note.signatures if line.name == origin)[:1]).format()
+
+
+class _PeerQueue:
+    """Messages on their way to one partner, sent in order; what can't be sent in time is dropped."""
+
+    def __init__(self, transport: Transport, peer_id: PeerId) -> None:
+        self._transport, self._peer_id = transport, peer_id
+        self._waiting: deque[Message] = deque(maxlen=QUEUE_MAX)
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="peer-queue")
+
+    def put(self, message: Message) -> None:
+        """Queue a message; the oldest one goes if the queue is full."""
+        self._waiting.append(message)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Drop what waits."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            message = self._waiting.popleft()
+            try:
+                await self._transport.send(self._peer_id, encode_message(message), timeout_s=SEND_TIMEOUT_S)
+            except TransportError as error:
+                log.debug("message_dropped", peer=self._peer_id, error=str(error))
