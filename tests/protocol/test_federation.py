@@ -35,6 +35,8 @@ from ecot_protocol.domains.federation.statements import (
     encode_peering,
 )
 from ecot_protocol.domains.federation.transfers import Promise
+from ecot_protocol.domains.membership.acts import Exclude, GrantMandate
+from ecot_protocol.domains.membership.state import Mandate
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.amounts import Rate
@@ -344,6 +346,29 @@ def test_only_the_members_person_can_send(pair: Pair) -> None:
     assert pair.nord.refused("federation.send", payload, **options) == "signature_missing"
 
 
+def test_a_mandate_limits_what_a_person_sends(pair: Pair) -> None:
+    for limits, code in (
+        ({"trade_limit_minor": AMOUNT - 1, "day_limit_minor": None}, "trade_limit_exceeded"),
+        ({"trade_limit_minor": None, "day_limit_minor": AMOUNT - 1}, "day_limit_exceeded"),
+    ):
+        clerk = pair.nord.join(f"clerk{len(pair.nord.records)}")
+        mandate = Mandate(from_ms=0, person=clerk.person, scopes=("trade",), until_ms=None, **limits)
+        grant = GrantMandate(mandate=mandate, new_person=None)
+        pair.nord.must("membership.grant_mandate", grant, **pair.nord.by(pair.ada))
+        terms = _terms(pair)
+        payload = send_payload(pair.nord, terms, pair.bob.member)
+        options = {"author": pair.ada.member, "signers": (clerk.signer,), "entry_id": terms.entry}
+        assert pair.nord.refused("federation.send", payload, **options) == code
+
+
+def test_a_member_who_was_excluded_cannot_send(pair: Pair) -> None:
+    terms = _terms(pair)
+    pair.nord.must("membership.exclude", Exclude(member=pair.ada.member, reason=None), **pair.nord.by_board())
+    payload = send_payload(pair.nord, terms, pair.bob.member)
+    options = pair.nord.by(pair.ada) | {"entry_id": terms.entry}
+    assert pair.nord.refused("federation.send", payload, **options) == "member_not_active"
+
+
 def _promise(pair: Pair, **changes: Any) -> Promise:
     return msgspec.structs.replace(promise_payload(pair.nord, pair.send(), pair.bob.member), **changes)
 
@@ -395,6 +420,27 @@ def _gone(pair: Pair) -> Promise:
     return promise_payload(pair.nord, salt_terms, stranger)
 
 
+def _far(pair: Pair) -> Promise:
+    terms = _terms(pair, earliest_abort_ms=pair.nord.now + 30 * DAY_MS)
+    payload = send_payload(pair.nord, terms, pair.bob.member)
+    pair.nord.must("federation.send", payload, entry_id=terms.entry, **pair.nord.by(pair.ada))
+    pair.sud.now -= 33 * DAY_MS
+    return promise_payload(pair.nord, terms, pair.bob.member)
+
+
+def _superseded(pair: Pair) -> Promise:
+    good = _promise(pair)
+    newer = peered(peering(pair.nord, pair.sud, sequence=2), (pair.nord, pair.sud))
+    pair.sud.must("federation.peer", newer, **pair.sud.by_board())
+    return good
+
+
+def _parted(pair: Pair) -> Promise:
+    good = _promise(pair)
+    pair.sud.must("federation.end_peering", EndPeering(partner=pair.nord.ledger), **pair.sud.by_board())
+    return good
+
+
 PROMISE_ROWS: list[tuple[str, Callable[[Pair], Promise]]] = [
     ("evidence_wrong", _other_log),
     ("evidence_wrong", _other_record),
@@ -402,7 +448,10 @@ PROMISE_ROWS: list[tuple[str, Callable[[Pair], Promise]]] = [
     ("contract_mismatch", lambda pair: _promise(pair, payee=bytes(16))),
     ("promise_repeated", _repeated),
     ("log_key_mismatch", _false_log),
+    ("peer_unknown", _parted),
+    ("peering_superseded", _superseded),
     ("promise_too_late", _late),
+    ("abort_time_out_of_range", _far),
     ("member_not_active", _gone),
 ]
 
@@ -435,6 +484,8 @@ def test_a_decision_is_refused(pair: Pair) -> None:
     )
     stranger = encode_contract(msgspec.structs.replace(terms, payer_ledger=bytes(32)))
     assert pair.sud.refused("federation.decide", decide_payload(stranger, "abort"), **node) == "peer_unknown"
+    far = encode_contract(msgspec.structs.replace(terms, earliest_abort_ms=pair.sud.now + 63 * DAY_MS))
+    assert pair.sud.refused("federation.decide", decide_payload(far, "abort"), **node) == "abort_time_out_of_range"
     pair.promise(terms)
     assert pair.sud.refused("federation.decide", decide_payload(raw, "abort"), **node) == "abort_too_early"
     pair.tick(120_000)

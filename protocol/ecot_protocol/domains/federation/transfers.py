@@ -26,6 +26,7 @@ from ecot_protocol.domains.federation.statements import (
     decode_deal,
 )
 from ecot_protocol.domains.membership.state import SPENDING_REASONS, check_spending, member_signs, note_spending
+from ecot_protocol.domains.trade.state import TRADE
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import ACCOUNT_REASONS, Leg
 from ecot_protocol.ledger.attachments import MemoCommitment
@@ -96,7 +97,7 @@ def transfer_of(raw: bytes) -> tuple[Deal, Contract]:
 
 
 def _send_signers(state: FederationState, act: Act[Send], at: int) -> SignerRule:
-    return member_signs(state, act.author, "trade", at)
+    return member_signs(state, act.author, TRADE, at)
 
 
 def _send_evidence(payload: Send) -> Reason | None:
