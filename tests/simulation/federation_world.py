@@ -248,17 +248,18 @@ class World:
 
     def pay(self) -> None:
         payer, payee = self.random.sample(list(self.nodes.values()), 2)
+        member = payee.member.member if self.random.random() < 0.85 else self.random.randbytes(16)
+        self.pay_to(payer, payee, member, self.random.choice((7, 33, 333, 20_000, 60_000)))
+
+    def pay_to(self, payer: Node, payee: Node, member: bytes, amount_minor: int) -> None:
+        """Let the payer's member send an amount, if its node is up."""
         if not payer.is_up:
             return
         kit = payer.kit
         kit.now = max(payer.now, kit.state.received_at_ms)
-        member = payee.member.member if self.random.random() < 0.85 else self.random.randbytes(16)
         entry_id = kit.new_id()
-        amount_minor = self.random.choice((7, 33, 333, 20_000, 60_000))
-        terms = contract(
-            kit, payer.member, payee.kit, member, amount_minor, entry_id,
-            earliest_abort_ms=kit.now + self.random.randint(60_000, 90_000),
-        )  # fmt: skip
+        abort_ms = kit.now + self.random.randint(60_000, 90_000)
+        terms = contract(kit, payer.member, payee.kit, member, amount_minor, entry_id, earliest_abort_ms=abort_ms)
         payload = send_payload(kit, terms, member)
         entry = kit.entry("federation.send", payload, entry_id=entry_id, **kit.by(payer.member))
         if payer.submit(entry) is None:
@@ -348,9 +349,10 @@ class World:
         self.plan()
         return self.live()
 
-    def live(self, crash_at: tuple[int, int] | None = None) -> "World":
+    def live(self, crash_at: tuple[int, int] | None = None, until_quiet_from: int = 0) -> "World":
         """Live until nothing is pending; `crash_at` is (count of events before it, which node)."""
         done = 0
+        until_quiet_from = max(until_quiet_from, self.now + 3_000 if crash_at is not None else 0)
         while self.events:
             if crash_at is not None and done == crash_at[0]:
                 node = list(self.nodes.values())[crash_at[1]]
@@ -361,7 +363,7 @@ class World:
             action()
             self.check()
             self.check_sums()
-            if not self.is_chaos and self.is_quiet():
+            if not self.is_chaos and self.now >= until_quiet_from and self.is_quiet():
                 break
             assert self.now < self.start_ms + CHAOS_MS + QUIET_MS, f"P7: {self.pending()} still pending"
         self.check_end()
@@ -380,6 +382,18 @@ class World:
             for second in nodes:
                 if first is not second:
                     self.check_mirror(first, second)
+
+    def check_round(self) -> str:
+        """Return how the one round of the history ended: the same everywhere, or (``none``) nobody promised it."""
+        rounds = {
+            tid: {node.outcomes.get(tid) for node in self.nodes.values()}
+            for tid, outcomes in self.outcomes().items()
+            if len(outcomes) > 2
+        }
+        assert len(rounds) <= 1
+        ends = next(iter(rounds.values()), {"none"})
+        assert len(ends) == 1, f"a round ended as {ends}"
+        return str(next(iter(ends)))
 
     def check_mirror(self, first: Node, second: Node) -> None:
         """The balance of each is what the contracts that both posted say, in its own unit."""

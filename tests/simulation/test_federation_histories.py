@@ -13,10 +13,14 @@ BATCH = 10
 @pytest.mark.parametrize("start", range(0, len(SEEDS), BATCH))
 def test_every_history_ends_well(start: int) -> None:
     for number in SEEDS[start : start + BATCH]:
-        try:
-            World(number).run()
-        except AssertionError as error:
-            raise AssertionError(f"seed {number}: {error}") from error
+        live_through(number)
+
+
+def live_through(number: int) -> None:
+    try:
+        World(number).run()
+    except AssertionError as error:
+        raise AssertionError(f"seed {number}: {error}") from error
 
 
 def test_the_histories_are_not_empty() -> None:
@@ -61,7 +65,44 @@ def test_a_crash_at_any_event_loses_nothing(node: int) -> None:
         assert len(world.outcomes()) <= 1
 
 
+def one_round() -> World:
+    """A federation of three without bad luck: each owes the next; now a round clears it."""
+    world = World(0)
+    world.loss, world.start_ms = 0.0, world.now - CHAOS_MS
+    nodes = list(world.nodes.values())
+    for payer, payee in zip(nodes, (*nodes[1:], nodes[0]), strict=True):
+        world.pay_to(payer, payee, payee.member.member, 500)
+    world.live()
+    raw = world.find_round()
+    assert raw is not None
+    nodes[0].do(nodes[0].courier.propose(raw, nodes[0].now))
+    return world
+
+
+def crash_in_round(stride: int) -> list[str]:
+    """Crash each node before every `stride`-th event of the round; return how the rounds ended."""
+    calm = one_round()
+    first = calm.event_count
+    calm.live(until_quiet_from=calm.now + 3_000)
+    assert calm.check_round() == "commit"
+    ends = []
+    for event in range(0, calm.event_count - first, stride):
+        for node in range(3):
+            world = one_round().live((event, node))
+            ends.append(world.check_round())
+    return ends
+
+
+def test_a_crash_in_a_round_clears_all_of_it_or_nothing() -> None:
+    assert "commit" in crash_in_round(9)
+
+
+@pytest.mark.long
+def test_a_crash_at_any_event_of_a_round_clears_all_of_it_or_nothing() -> None:
+    assert "commit" in crash_in_round(1)
+
+
 @pytest.mark.long
 def test_many_histories_end_well() -> None:
     for number in range(1_000, 5_000):
-        World(number).run()
+        live_through(number)
