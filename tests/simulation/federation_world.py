@@ -197,6 +197,7 @@ class World:
         self.loss = self.random.choice((0.0, 0.1, 0.25, 0.4))
         self.refusals: list[tuple[str, str]] = []
         self.sent = 0
+        self.lived = 0
         records, members = found_federation(self.count, self.is_at_par)
         kits = [open_kit(name, raws) for name, raws in zip(NAMES, records, strict=False)]
         self.now = max(kit.state.received_at_ms for kit in kits) + 10_000
@@ -351,14 +352,14 @@ class World:
 
     def live(self, crash_at: tuple[int, int] | None = None, until_quiet_from: int = 0) -> "World":
         """Live until nothing is pending; `crash_at` is (count of events before it, which node)."""
-        done = 0
+        self.lived = 0
         until_quiet_from = max(until_quiet_from, self.now + 3_000 if crash_at is not None else 0)
         while self.events:
-            if crash_at is not None and done == crash_at[0]:
+            if crash_at is not None and self.lived == crash_at[0]:
                 node = list(self.nodes.values())[crash_at[1]]
                 node.crash()
                 self.at(2_000, node.restart)
-            done += 1
+            self.lived += 1
             self.now, _, action = heapq.heappop(self.events)
             action()
             self.check()
