@@ -38,8 +38,8 @@ def language() -> str:
 
 
 def say(key: str, **params: object) -> None:
-    """Tell the operator something, on standard error."""
-    console.print(translate(f"node.{key}", language(), **params), markup=False)
+    """Tell the operator something, on standard error; lines are not broken: checkpoints and hashes are copied."""
+    console.print(translate(f"node.{key}", language(), **params), markup=False, soft_wrap=True)
 
 
 def fail(error: EcotError | OSError) -> NoReturn:
@@ -47,8 +47,8 @@ def fail(error: EcotError | OSError) -> NoReturn:
     if isinstance(error, LedgerCorrupt):
         say("corrupt", index=error.index, code=error.code, detail=error.detail)
         raise typer.Exit(EXIT_CORRUPT)
-    code = getattr(error, "code", type(error).__name__)
-    say("problem", code=code, detail=str(error))
+    code = error.reason if isinstance(error, NotWriting) else getattr(error, "code", type(error).__name__)
+    say("problem", code=code, detail=str(error).removeprefix(f"{code}: "))
     in_use = type(error).__name__ == "StoreInUse"
     raise typer.Exit(EXIT_IN_USE if in_use else EXIT_USAGE if isinstance(error, ConfigError) else EXIT_PROBLEM)
 
@@ -313,7 +313,7 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json")] = Fa
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return
     for name, value in report.items():
-        say(f"status_{name}", value=value)
+        sys.stdout.write(translate(f"node.status_{name}", language(), value=value) + "\n")
 
 
 async def _status(folder: Path) -> dict[str, object]:

@@ -13,15 +13,18 @@ from typing import Final
 import msgspec
 
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, ConfigError
-from ecot_node.ledger.node_keys import NodeKeys, create_keys
-from ecot_protocol.domains.coop.genesis import Founder, Genesis, Threshold
+from ecot_node.ledger.node_keys import PURPOSES, NodeKeys, create_keys
+from ecot_protocol.domains.coop.genesis import GENESIS, Founder, Genesis, Threshold
 from ecot_protocol.domains.coop.genesis import NodeKeys as NodePublicKeys
 from ecot_protocol.domains.coop.state import Unit
 from ecot_protocol.domains.coop.statutes import Statutes
-from ecot_protocol.ledger.entry_type import BOARD
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.ledger.entry_type import BOARD, Act
+from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import encode
 from ecot_protocol.wire.entry import BODY, ENTRY, NO_LEDGER, Body, Entry, decode_entry
 from ecot_protocol.wire.ids import uuid7
+from ecot_protocol.wire.keys import SEED_SIZE_BYTES
 
 DRAFT_LIFETIME_MS: Final = 30 * 86_400_000
 
@@ -59,11 +62,12 @@ def make_node(folder: Path, foundation: Foundation, settings_text: str, now_ms: 
         The path of the genesis draft.
 
     Raises:
-        ConfigError: the folder holds something.
+        ConfigError: the folder holds something, or the rules would refuse the genesis; nothing was made then.
         KeyProblem: a key exists there.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: expected a new folder")
+    _require_sound(foundation, now_ms)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = create_keys(folder / KEYS_FOLDER)
     (folder / "node.toml").write_text(settings_text, encoding="utf-8")
@@ -71,9 +75,22 @@ def make_node(folder: Path, foundation: Foundation, settings_text: str, now_ms: 
     return write_draft(folder / GENESIS_DRAFT, draft)
 
 
-def genesis_draft(foundation: Foundation, keys: NodeKeys, now_ms: int) -> Entry:
-    """Return the unsigned genesis."""
-    payload = Genesis(
+def _require_sound(foundation: Foundation, now_ms: int) -> None:
+    """Judge the genesis before anything is made: the board would sign in vain what the rules refuse."""
+    stand_in = NodeKeys({purpose: os.urandom(SEED_SIZE_BYTES) for purpose in PURPOSES})
+    try:
+        payload = GENESIS.codec.decode(encode(_genesis(foundation, stand_in)))
+    except RemoteProtocolError as error:
+        raise ConfigError(f"the genesis is malformed: {error.detail}") from error
+    act = Act(id=bytes(16), author=BOARD, payload=payload, signers=(), index=0, body_hash=bytes(32))
+    reason = GENESIS.check(State(), act, now_ms)
+    if reason is not None:
+        params = ", ".join(f"{name} {value}" for name, value in reason.params)
+        raise ConfigError(f"the rules refuse the genesis: {reason.code} {params}".rstrip())
+
+
+def _genesis(foundation: Foundation, keys: NodeKeys) -> Genesis:
+    return Genesis(
         domain=foundation.domain,
         founders=foundation.founders,
         name=foundation.name,
@@ -89,12 +106,16 @@ def genesis_draft(foundation: Foundation, keys: NodeKeys, now_ms: int) -> Entry:
         thresholds=foundation.thresholds,
         units=foundation.units,
     )
+
+
+def genesis_draft(foundation: Foundation, keys: NodeKeys, now_ms: int) -> Entry:
+    """Return the unsigned genesis."""
     body = Body(
         author=BOARD,
         expires_at=now_ms + DRAFT_LIFETIME_MS,
         id=uuid7(now_ms, os.urandom(10)),
         ledger=NO_LEDGER,
-        payload=msgspec.Raw(encode(payload)),
+        payload=msgspec.Raw(encode(_genesis(foundation, keys))),
         type="coop.genesis",
     )
     return Entry(BODY.encode(body), (), ())

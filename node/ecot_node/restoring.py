@@ -8,6 +8,7 @@ from ecot_node.config import FILE_NAME, GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MAR
 from ecot_node.ledger.node_keys import load_keys
 from ecot_node.store.backup import Manifest, read_erasures, restore
 
+LOG_FILE = "log.db"
 ERASURES_FILE = "erasures.jsonl"
 """List of erasures, kept beside the backups; see `ecot-node erase`."""
 
@@ -22,15 +23,20 @@ def restore_node(backup: Path, folder: Path, keys: Path, erasures: Path | None) 
         erasures: what was erased since the backup; by default the list in `keys`.
 
     Raises:
-        StoreError: the backup is damaged or the folder is not empty.
+        StoreError: the backup is damaged.
+        FileExistsError: the folder is not empty.
         KeyProblem: the keys are missing.
-        ConfigError: there is no node.toml beside them.
+        ConfigError: there is no node.toml beside them, or the backup was made before the ledger began.
     """
     load_keys(keys / KEYS_FOLDER)
     if not (keys / FILE_NAME).is_file():
         raise ConfigError(f"{keys / FILE_NAME} is missing: expected the settings beside the keys")
     listed = erasures or keys / ERASURES_FILE
     manifest = restore(backup, folder, read_erasures(listed) if listed.is_file() else ())
+    if manifest.size == 0:
+        # The genesis would be recorded again, at another time: a second history of a ledger that may have begun.
+        (folder / LOG_FILE).unlink()
+        raise ConfigError(f"{backup} holds no record: expected a backup of a ledger that has begun")
     shutil.copytree(keys / KEYS_FOLDER, folder / KEYS_FOLDER)
     for name in (FILE_NAME, GENESIS_DRAFT, ERASURES_FILE):
         if (keys / name).is_file():

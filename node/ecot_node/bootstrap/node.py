@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
-from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, Settings
+from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
 from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.queries import ViewsRecordIndex
@@ -23,7 +23,7 @@ from ecot_node.federation.guard import ASK_AGAIN_S, ask_witnesses, find_ahead
 from ecot_node.federation.peers import LedgerPeers
 from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
-from ecot_node.http.context import Context, Rate
+from ecot_node.http.context import Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
@@ -77,7 +77,7 @@ class Node:
         """Start everything, the HTTP server last.
 
         Raises:
-            StoreError, LedgerCorrupt, KeyProblem, OSError.
+            StoreError, LedgerCorrupt, KeyProblem, ConfigError, OSError.
         """
         async with AsyncExitStack() as stack:
             self.checker.start()
@@ -85,7 +85,9 @@ class Node:
             await self.checker.warm_up()
             await self.views.open()
             stack.push_async_callback(self.views.close)
-            await self.writer.start(is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked")
+            await self.writer.start(
+                ledger=self._drafted_genesis(), is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked"
+            )
             stack.push_async_callback(self.writer.stop)
             await self._found()
             self.federation = self._make_federation()
@@ -122,7 +124,7 @@ class Node:
         )
 
     def _drafted_genesis(self) -> bytes | None:
-        """Return the hash of the only genesis that this node may record; None once the draft is gone."""
+        """Return the hash of the only genesis that this node may record: the ledger's id; None if the draft is gone."""
         path = self.folder / GENESIS_DRAFT
         return sha256(decode_entry(path.read_bytes()).body).digest() if path.is_file() else None
 
@@ -148,6 +150,7 @@ class Node:
             ahead = find_ahead(answers, size)
             if ahead is not None:
                 log.error("witness_ahead", url=ahead.url, size=size, witness_size=ahead.size, note=ahead.note.decode())
+                self.writer.unblock("witness_unasked")  # the newer reason takes its place
                 self.writer.block("witness_ahead")
                 return
             if all(answer.is_reached for answer in answers) or not self._has_to_ask_everybody():
@@ -173,11 +176,13 @@ class Node:
         http = self.settings.http
         per_second = http.requests_per_minute / 60
         rate = Rate(per_second=per_second, burst=max(200, int(per_second)))
+        entries_rate = Rate(per_second=http.entries_per_minute / 60, burst=max(1, http.entries_per_minute // 3))
         limits = HttpLimits(
-            trusted_proxies=tuple(ip_network(one) for one in http.trusted_proxies),
+            trusted_proxies=_networks(http.trusted_proxies),
             max_connections=http.max_connections,
             address_rate=rate,
             session_rate=rate,
+            entries_rate=entries_rate,
         )
         return Context(
             ledger=self.writer,
@@ -212,6 +217,13 @@ class Node:
                     sealed_at, sealed_size = wall_ms(), size + 1
             except (NotWriting, Overloaded) as error:
                 log.debug("jobs_wait", reason=str(error))
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(one) for one in texts)
+    except ValueError as error:
+        raise ConfigError(f"http.trusted_proxies: {error}") from error
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:
