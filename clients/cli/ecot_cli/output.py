@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a command says: one JSON document, or text and tables in the reader's language. Errors go to stderr."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ecot_cli.errors import code_of
+from ecot_client.errors import ClientError, NodeProblem
+from ecot_protocol.errors import EcotError, RemoteProtocolError
+from ecot_protocol.locale import translate
+
+
+class Output:
+    """Where a command writes.
+
+    Args:
+        locale: of the texts.
+        is_json: write JSON instead of text.
+    """
+
+    def __init__(self, locale: str, *, is_json: bool) -> None:
+        self.locale = locale
+        self.is_json = is_json
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    def text(self, key: str, **params: object) -> str:
+        """Return the text ``cli.<key>``."""
+        return translate(f"cli.{key}", self.locale, **params)
+
+    def json(self, value: object) -> bool:
+        """Write the result, if JSON is asked for; tell whether it was."""
+        if self.is_json:
+            built = msgspec.to_builtins(value)
+            sys.stdout.write(msgspec.json.encode(built).decode() + "\n")
+        return self.is_json
+
+    def word(self, group: str, code: str) -> str:
+        """Return the text of a code: ``cli.<group>.<code>``, else ``<group>.<code>``, else the code itself."""
+        for key in (f"cli.{group}.{code}", f"{group}.{code}"):
+            text = translate(key, self.locale)
+            if text != key:
+                return text
+        return code
+
+    def say(self, key: str, **params: object) -> None:
+        """Write the text ``cli.say.<key>``."""
+        self._out.print(escape(self.text(f"say.{key}", **params)), soft_wrap=True)
+
+    def plain(self, text: str) -> None:
+        """Write text as it stands."""
+        self._out.print(escape(text), soft_wrap=True)
+
+    def note(self, key: str, **params: object) -> None:
+        """Write the text ``cli.say.<key>`` beside the result, to stderr."""
+        self._err.print(escape(self.text(f"say.{key}", **params)), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Write a table.
+
+        Args:
+            columns: names of texts ``cli.column.<name>``; one that ends with ``>`` is aligned right.
+            rows: cells, from left to right; None is empty.
+        """
+        table = Table(header_style="bold", show_edge=False, pad_edge=False)
+        for column in columns:
+            is_right = column.endswith(">")
+            title = self.text(f"column.{column.rstrip('>')}")
+            table.add_column(title, justify="right" if is_right else "left", overflow="fold")
+        count = 0
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        if count:
+            self._out.print(table)
+        else:
+            self.say("nothing_to_show")
+
+    def error(self, error: EcotError | OSError) -> None:
+        """Write an error, with its stable code, to stderr."""
+        code, title = code_of(error), self.title_of(error)
+        if self.is_json:
+            params = getattr(error, "params", {})
+            shown = {"code": code, "title": title, "params": {name: _plain(value) for name, value in params.items()}}
+            sys.stderr.write(msgspec.json.encode({"error": shown}).decode() + "\n")
+        else:
+            self._err.print(escape(f"{title} [{code}]"), soft_wrap=True)
+
+    def title_of(self, error: EcotError | OSError) -> str:
+        """Return the text of an error; where this release has none, the node's own, or what was raised."""
+        code = code_of(error)
+        params = getattr(error, "params", {}) if isinstance(error, ClientError | RemoteProtocolError) else {}
+        for key in (f"cli.error.{code}", f"reason.{code}"):
+            text = translate(key, self.locale, **params)
+            if text != key:
+                return text
+        return (error.title if isinstance(error, NodeProblem) else "") or str(error)
+
+
+def _plain(value: object) -> str | int | bool | None:
+    return value if isinstance(value, str | int | bool | None) else str(value)
