@@ -11,8 +11,9 @@ and the encodings of its keys and values are part of the state digest, hence of 
 """
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import NoReturn, TypeVar
 
+from ecot_protocol.errors import LocalProtocolError
 from ecot_protocol.wire.encoding import Codec, Pair, encode
 
 K = TypeVar("K")
@@ -21,8 +22,12 @@ V = TypeVar("V")
 __all__ = ["Pair", "Table"]
 
 
-class Table(Generic[K, V]):
+class Table(dict[K, V]):
     """A dict of frozen values that tells what changed since the last digest.
+
+    It is a dict rather than holds one, because a check reads a score of rows and a call of Python for each would cost
+    more than the rule. Rows change by ``table[key] = value`` and ``del table[key]`` alone; keys come in the order of
+    insertion, which replay and snapshots preserve.
 
     Args:
         name: ``<domain>.<plural>``, stable for ever.
@@ -30,47 +35,27 @@ class Table(Generic[K, V]):
         value_type: wire type of the values.
     """
 
-    __slots__ = ("_changed", "_key_codec", "_rows", "_value_codec", "name")
+    __slots__ = ("_changed", "_key_codec", "_value_codec", "name")
 
     def __init__(self, name: str, key_type: type[K], value_type: type[V]) -> None:
+        super().__init__()
         self.name = name
         self._key_codec: Codec[K] = Codec(key_type)
         self._value_codec: Codec[V] = Codec(value_type)
-        self._rows: dict[K, V] = {}
         self._changed: set[K] = set()
 
-    def __getitem__(self, key: K) -> V:
-        return self._rows[key]
-
     def __setitem__(self, key: K, value: V) -> None:
-        self._rows[key] = value
+        dict.__setitem__(self, key, value)
         self._changed.add(key)
 
     def __delitem__(self, key: K) -> None:
-        del self._rows[key]
+        dict.__delitem__(self, key)
         self._changed.add(key)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._rows
+    def _refuse(self, *_arguments: object, **_named: object) -> NoReturn:
+        raise LocalProtocolError(f"{self.name}: this would change rows unseen by the digest")
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[K]:
-        """Keys in the order of insertion, which replay and snapshots preserve."""
-        return iter(self._rows)
-
-    def get(self, key: K) -> V | None:
-        """Return the value, or None."""
-        return self._rows.get(key)
-
-    def items(self) -> Iterator[tuple[K, V]]:
-        """Return keys and values in the order of insertion."""
-        return iter(self._rows.items())
-
-    def values(self) -> Iterator[V]:
-        """Return values in the order of insertion."""
-        return iter(self._rows.values())
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def take_changed(self) -> set[K]:
         """Return the keys changed since the last call, and forget them."""
@@ -87,12 +72,12 @@ class Table(Generic[K, V]):
 
     def encode_value(self, key: K) -> bytes | None:
         """Return the canonical bytes of the value at `key`, or None if there is none now."""
-        value = self._rows.get(key)
+        value = self.get(key)
         return None if value is None else encode(value)
 
     def dump(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield every row as canonical bytes, in order, for a snapshot."""
-        return ((encode(key), encode(value)) for key, value in self._rows.items())
+        return ((encode(key), encode(value)) for key, value in self.items())
 
     def load(self, key: bytes, value: bytes) -> None:
         """Add one row of a snapshot."""
