@@ -6,6 +6,7 @@ lack, the log is replayed from the beginning.
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -15,6 +16,8 @@ from ecot_node.ledger.port import RecordedEntry, Views
 log = structlog.get_logger("ecot.views")
 
 MAX_GROUP: Final = 2_000
+PAUSE_S: Final = 0.03
+"""Between two transactions of the views while nobody waits for them: under load one then takes what ten would."""
 RETRY_PAUSE_S: Final = 1.0
 
 
@@ -29,6 +32,8 @@ class ViewFollower:
         self._views = views
         self._waiting: list[RecordedEntry] = []
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._waiter_count = 0
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -65,6 +70,7 @@ class ViewFollower:
         """Show what waits, then end."""
         self._is_stopping = True
         self._wake.set()
+        self._hurry.set()
         if self._task is not None:
             await self._task
 
@@ -73,14 +79,20 @@ class ViewFollower:
         if self._views is not None:
             self._waiting += entries
             self._wake.set()
+            if len(self._waiting) >= MAX_GROUP:
+                self._hurry.set()
 
     async def wait_for(self, index: int, timeout_s: float) -> bool:
         """Wait until the views show the record at `index`."""
+        self._waiter_count += 1
+        self._hurry.set()
         try:
             async with asyncio.timeout(timeout_s), self._moved:
                 await self._moved.wait_for(lambda: self.size > index)
         except TimeoutError:
             return False
+        finally:
+            self._waiter_count -= 1
         return True
 
     async def _run(self) -> None:
@@ -93,6 +105,15 @@ class ViewFollower:
                 continue
             group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
             await self._apply(group)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Let records gather, unless somebody waits for them or there are enough."""
+        if self._waiter_count or self._is_stopping or len(self._waiting) >= MAX_GROUP:
+            return
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), PAUSE_S)
 
     async def _apply(self, group: list[RecordedEntry]) -> None:
         assert self._views is not None
