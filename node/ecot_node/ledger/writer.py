@@ -389,7 +389,8 @@ class Writer:
     async def _finish(self, group: Group, batch: list[Pending]) -> None:
         lookups = await self._look_up(group, batch)
         if group.rows:
-            self._take_log_key()
+            if self._note_signer is None:  # with the genesis; expanding the key anew takes as long as signing
+                self._take_log_key()
             assert self._note_signer is not None
             built = build_group(group, self._frontier, self._edge, self._note_signer)
             try:
