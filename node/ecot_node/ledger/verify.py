@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Verify a stored log offline: every byte's form, hash, signature, rule, seal, attachment, and the tree over all.
+"""Verify a stored log offline: every byte's form, hash, signature, rule, seal, attachment, and the tree over all, whose
+stored tiles must be those that the records give: proofs and the public log are made from them.
 
 Reads the store and nothing else; trusts nothing but the genesis (whose hash is the ledger id). Signatures are checked
 by worker processes while this one replays the rules. The first wrong index is reported.
@@ -21,7 +22,16 @@ from ecot_protocol.machine import Machine, Submission, public_keys
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import open_checkpoint
 from ecot_protocol.wire.entry import ENTRY_CONTEXT, commitment, decode_record, leaf_data
-from ecot_protocol.wire.merkle import Frontier, GroupTree, leaf_hash
+from ecot_protocol.wire.merkle import (
+    HASH_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Frontier,
+    FullTile,
+    GroupTree,
+    TileEdge,
+    leaf_hash,
+)
 from ecot_protocol.wire.note import NoteVerifier
 from ecot_protocol.wire.note_key import KeyType
 
@@ -98,7 +108,7 @@ async def verify_log(
 
     Args:
         reader: the store.
-        opened: what it says it holds.
+        opened: what it says it holds; records that come in meanwhile are left aside.
         machine: the rules.
         workers: processes for signatures; None checks them here.
         are_signatures_checked: False replays rules and hashes alone (for measurements and quick looks).
@@ -107,7 +117,7 @@ async def verify_log(
     Raises:
         LedgerCorrupt: the first wrong index and why.
     """
-    state, frontier = State(), Frontier.empty()
+    state, frontier, edge = State(), Frontier.empty(), TileEdge.empty()
     signatures = _Signatures(workers)
     attachment_count = seal_count = 0
     async for batch in reader.replay(0, batch=BATCH):
@@ -115,17 +125,22 @@ async def verify_log(
         items: list[SignedItem] = []
         indexes: list[int] = []
         leaves: list[bytes] = []
-        for row in batch:
+        for row in batch[: opened.size - state.size]:
             submission, leaf = _apply(machine, state, row, items if are_signatures_checked else None)
             leaves.append(leaf)
             indexes.extend([row.index] * (len(items) - len(indexes)))
             attachment_count += _check_attachments(submission, row.index, attachments.get(row.index, ()))
             seal_count += submission.body.type == "coop.seal"
-        frontier = GroupTree(frontier, leaves).frontier
+        tree = GroupTree(frontier, leaves)
+        frontier = tree.frontier
         signatures.add(items, indexes)
+        await _check_tiles(reader, edge.append_group(tree))
         on_progress(state.size)
+        if state.size == opened.size:
+            break
     signatures.finish()
-    await _check_checkpoint(reader, opened, state, frontier)
+    _check_checkpoint(opened, state, frontier)
+    _check_edge(opened, edge)
     profile = state.coop.profile.get("")
     return Verified(
         ledger=state.ledger or b"",
@@ -197,7 +212,30 @@ def _check_attachments(submission: Submission, index: int, attachments: "list[At
     return len(attachments)
 
 
-async def _check_checkpoint(reader: LogReads, opened: OpenedLog, state: State, frontier: Frontier) -> None:
+async def _check_tiles(reader: LogReads, full: list[FullTile]) -> None:
+    for one in full:
+        stored = await reader.tile(one.level, one.index)
+        if stored != one.hashes:
+            raise _tile_mismatch(one.level, one.index, one.hashes, stored or b"")
+
+
+def _check_edge(opened: OpenedLog, edge: TileEdge) -> None:
+    expected = edge.tiles()
+    for level in sorted({*expected, *opened.edge}):
+        hashes, stored = expected.get(level, b""), opened.edge.get(level, b"")
+        if stored != hashes:
+            raise _tile_mismatch(level, edge.size >> (level + 1) * TILE_HEIGHT, hashes, stored)
+
+
+def _tile_mismatch(level: int, index: int, expected: bytes, stored: bytes) -> LedgerCorrupt:
+    """Return the error for a wrong tile; it names the first record under the first hash that differs."""
+    places = range(0, max(len(expected), len(stored)), HASH_BYTES)
+    differing = (at for at in places if expected[at : at + HASH_BYTES] != stored[at : at + HASH_BYTES])
+    place = index * TILE_WIDTH + next(differing, 0) // HASH_BYTES
+    return LedgerCorrupt(place << level * TILE_HEIGHT, "tile_mismatch", f"level {level}, tile {index}")
+
+
+def _check_checkpoint(opened: OpenedLog, state: State, frontier: Frontier) -> None:
     if state.size != opened.size:
         raise LedgerCorrupt(state.size, "record_missing", f"the log says {opened.size}")
     if opened.size == 0:

@@ -276,7 +276,7 @@ async def _opened(connection: _Connection) -> OpenedLog:
     width = edge_width(size, 0)
     if width:
         rows = await connection.fetch(_dollar(schema.LEAF_HASHES), size - width, width)
-        assert len(rows) == width, "the log has fewer records than its head says"
+        # Where records are missing it is too short, and whoever checks the tree names the first that is not there.
         edge[0] = b"".join(row[0] for row in rows)
     return OpenedLog(ledger=ledger, size=size, edge=dict(sorted(edge.items())), checkpoint=note, epoch=epoch)
 
