@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What members and boards say to other ledgers: peerings, and transfers over them."""
+
+import os
+from typing import Final
+
+from ecot_client.entries import new_entry_id
+from ecot_protocol.domains.federation.peering import Peered
+from ecot_protocol.domains.federation.statements import (
+    FEDERATION_RULES,
+    Contract,
+    DecisionPolicy,
+    LogKey,
+    Peering,
+    Shared,
+    Side,
+    Witness,
+    commit_member,
+    encode_contract,
+    encode_peering,
+)
+from ecot_protocol.domains.federation.transfers import Send
+from ecot_protocol.ledger.amounts import Rate
+from ecot_protocol.wire.entry import SALT_SIZE_BYTES, Signature
+from ecot_protocol.wire.statement import statement_id
+
+PAR: Final = Rate(denominator=1, numerator=1)
+SHARED_ALL: Final[tuple[Shared, ...]] = ("catalogue", "clearing", "guide", "market")
+ABORT_AFTER_MS: Final = 120_000
+"""From when on the abort of a transfer may be asked for, unless the statutes ask for more."""
+
+
+def witness_of(side: Side) -> Witness:
+    """Return a cooperative's node as a witness; its cosignatures are named like its log."""
+    return Witness(ledger=side.ledger, name=side.origin, public_key=side.cosigner)
+
+
+def decider_of(side: Side, witnesses: tuple[Side, ...], count: int) -> DecisionPolicy:
+    """Return the policy for decisions of a side's log.
+
+    Args:
+        side: whose log decides.
+        witnesses: whose cosignatures count, the side itself among them.
+        count: how many of them make a decision count.
+    """
+    chosen = tuple(sorted((witness_of(one) for one in witnesses), key=lambda one: one.name))
+    return DecisionPolicy(
+        count=count, ledger=side.ledger, log=LogKey(origin=side.origin, public_key=side.log), witnesses=chosen
+    )
+
+
+def draft_peering(
+    first: Side, second: Side, deciders: tuple[DecisionPolicy, ...], *, rate: Rate = PAR, sequence: int = 1
+) -> bytes:
+    """Return the statement of a peering, for both nodes' agents to sign.
+
+    Args:
+        first: one side; the rounding is in its favour.
+        second: the other.
+        deciders: logs whose decisions both accept.
+        rate: minor units of the unit of the side with the higher ledger id for one of the other's.
+        sequence: higher than that of an older peering of the two.
+    """
+    sides = (first, second) if first.ledger < second.ledger else (second, first)
+    return encode_peering(
+        Peering(
+            deciders=tuple(sorted(deciders, key=lambda one: one.ledger)),
+            rate=rate,
+            rounding=first.ledger,
+            rules=FEDERATION_RULES,
+            sequence=sequence,
+            shared=SHARED_ALL,
+            sides=sides,
+        )
+    )
+
+
+def peered(statement: bytes, signatures: list[Signature]) -> Peered:
+    """Return the payload of ``federation.peer``."""
+    return Peered(signatures=tuple(sorted(signatures, key=lambda one: one.key_id)), statement=statement)
+
+
+def build_send(
+    peering: Peering,
+    payer_ledger: bytes,
+    payer: bytes,
+    payee: bytes,
+    payee_amount_minor: int,
+    *,
+    now_ms: int,
+    statutes_version: int,
+    abort_after_ms: int = ABORT_AFTER_MS,
+) -> tuple[bytes, Send]:
+    """Return the id and the payload of ``federation.send``: the payer sees its whole cost as `total_minor`.
+
+    Args:
+        peering: in force between the two ledgers.
+        payer_ledger: our ledger's id.
+        payer: our member.
+        payee: a member of the partner's ledger.
+        payee_amount_minor: what it shall receive, in its own unit.
+        now_ms: the clock.
+        statutes_version: in force here.
+        abort_after_ms: at least what the statutes ask for.
+    """
+    entry_id = new_entry_id(now_ms)
+    payee_ledger = peering.other_side(payer_ledger).ledger
+    payer_salt, payee_salt = os.urandom(SALT_SIZE_BYTES), os.urandom(SALT_SIZE_BYTES)
+    payer_amount = peering.payer_amount(payer_ledger, payee_amount_minor)
+    contract = Contract(
+        earliest_abort_ms=now_ms + abort_after_ms,
+        entry=entry_id,
+        payee=commit_member(payee_salt, payee_ledger, payee),
+        payee_amount_minor=payee_amount_minor,
+        payee_ledger=payee_ledger,
+        payee_unit=peering.side_of(payee_ledger).unit,
+        payer=commit_member(payer_salt, payer_ledger, payer),
+        payer_amount_minor=payer_amount,
+        payer_ledger=payer_ledger,
+        payer_unit=peering.side_of(payer_ledger).unit,
+        peering=statement_id(encode_peering(peering)),
+    )
+    send = Send(
+        contract=encode_contract(contract),
+        memo=None,
+        payee=payee,
+        payee_salt=payee_salt,
+        payer_salt=payer_salt,
+        statutes_version=statutes_version,
+        total_minor=payer_amount,
+    )
+    return entry_id, send
