@@ -220,11 +220,11 @@ class _progress:
 def backup(folder: Folder, file: Annotated[Path, typer.Argument(help="new file")]) -> None:
     """Copy the log into one file, while the node runs or not."""
     from ecot_node.config import KEYS_FOLDER
-    from ecot_node.store.backup import write_backup
+    from ecot_node.restoring import backup_node
 
     try:
-        manifest = write_backup(folder / "log.db", file)
-    except (StoreError, OSError) as error:
+        manifest = backup_node(folder, file)
+    except (StoreError, ConfigError, OSError) as error:
         fail(error)
     say("backed_up", file=file, size=manifest.size, root=manifest.root, keys=folder / KEYS_FOLDER)
 
@@ -319,16 +319,19 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json")] = Fa
 async def _status(folder: Path) -> dict[str, object]:
     from ecot_node.bootstrap.adapters import make_store
     from ecot_node.store.folder_lock import is_locked
+    from ecot_protocol.domains.coop.genesis import ledger_id
+    from ecot_protocol.wire.entry import decode_record
 
     settings = load_settings(folder)
     store = make_store(folder, settings)
     opened = await store.open(ledger=None, read_only=True)
     try:
         cosigned = await store.newest_cosigned()
+        genesis = await store.record(0)
         return {
             "running": is_locked(folder),
             "url": f"http://{settings.http.host}:{settings.http.port}",
-            "ledger": opened.ledger.hex() if opened.ledger else None,
+            "ledger": ledger_id(decode_record(genesis.record).body).hex() if genesis else None,
             "size": opened.size,
             "checkpoint": (opened.checkpoint or b"").decode(),
             "cosigned_size": cosigned.size if cosigned else 0,

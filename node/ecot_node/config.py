@@ -59,7 +59,6 @@ class PeerSettings(_Section):
     """Where a partner is found. What it may do stands in the ledger, never here."""
 
     ledger: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    peer_id: str
     addresses: tuple[str, ...] = ()
     url: str = ""
 

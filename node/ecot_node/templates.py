@@ -164,7 +164,6 @@ listen = ["{libp2p_listen}"]
 # Where partners are found; what they may do stands in the ledger.
 # [[federation.peers]]
 # ledger = "64 hexadecimal digits"
-# peer_id = "12D3KooW..."
 # addresses = ["/ip4/192.0.2.1/tcp/8485"]
 # url = "https://node.partner.example"
 

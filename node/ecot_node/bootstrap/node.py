@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
@@ -25,6 +24,7 @@ from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
 from ecot_node.http.context import Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
+from ecot_node.http.server import listen
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.node_keys import NodeKeys, load_keys
@@ -164,18 +164,14 @@ class Node:
         http = self.settings.http
         routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, Signer(self.keys.seed("agent"))))
         app = make_app(self._context(), routes)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, http.host, http.port, backlog=1024)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        listener = await listen(app, http.host, http.port, max_connections=http.max_connections)
+        stack.push_async_callback(listener.stop)
+        self.port = listener.port
         log.info("http_listening", host=http.host, port=self.port)
 
     def _context(self) -> Context:
         http = self.settings.http
-        per_second = http.requests_per_minute / 60
-        rate = Rate(per_second=per_second, burst=max(200, int(per_second)))
+        rate = Rate(per_second=http.requests_per_minute / 60, burst=max(200, http.requests_per_minute // 60))
         entries_rate = Rate(per_second=http.entries_per_minute / 60, burst=max(1, http.entries_per_minute // 3))
         limits = HttpLimits(
             trusted_proxies=_networks(http.trusted_proxies),

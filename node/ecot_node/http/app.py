@@ -154,7 +154,7 @@ def _note(services: Services, http: web.Request, status: int, seconds: float) ->
     route = http.get(_ROUTE, UNKNOWN_ROUTE)
     method = http.method if http.method in _METHODS else "other"
     services.metrics.answered(method, route, status, seconds)
-    log.info(
+    log.debug(
         "answer",
         request_id=http[_ID],
         method=method,

@@ -60,6 +60,8 @@ MAYBE_RECORDED: Final = frozenset(("expired", "id_time_out_of_range", "id_used",
 REOPEN_TRIES: Final = 5
 REOPEN_PAUSE_S: Final = 0.2
 SEAL_LIFETIME_MS: Final = 60_000
+PROOF_PAUSE_S: Final = 1.0
+"""Between two seals that members' proofs ask for: each is a record, and rehashes what changed."""
 
 
 class WriterKeys(msgspec.Struct, frozen=True):
@@ -123,6 +125,9 @@ class Writer:
         self._listeners: list[Callable[[Sequence[RecordedEntry]], None]] = []
         self._quarantine: set[bytes] = set()
         self._task: asyncio.Task[None] | None = None
+        self._rows_to_prove: list[tuple[str, bytes]] = []
+        self._proving: asyncio.Task[Sequence[StateProof]] | None = None
+        self._proved_at_s = float("-inf")
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -220,8 +225,20 @@ class Writer:
         return await self._follower.wait_for(index, timeout_s)
 
     async def prove(self, rows: Sequence[tuple[str, bytes]]) -> Sequence[StateProof]:
-        """See `Ledger.prove`."""
-        future: asyncio.Future[Sequence[StateProof]] = asyncio.get_running_loop().create_future()
+        """See `Ledger.prove`; whoever asks within `PROOF_PAUSE_S` of a seal shares the next one."""
+        first = len(self._rows_to_prove)
+        self._rows_to_prove += rows
+        if self._proving is None:
+            self._proving = asyncio.create_task(self._prove_together(), name="proofs")
+        proofs = await asyncio.shield(self._proving)
+        return proofs[first : first + len(rows)]
+
+    async def _prove_together(self) -> Sequence[StateProof]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._proved_at_s + PROOF_PAUSE_S - loop.time(), 0))
+        rows, self._rows_to_prove, self._proving = tuple(self._rows_to_prove), [], None
+        self._proved_at_s = loop.time()
+        future: asyncio.Future[Sequence[StateProof]] = loop.create_future()
         await self.seal(rows, future)
         return await future
 

@@ -69,9 +69,11 @@ class PeerReply(JsonReply):
 
     Attributes:
         ledger: its id.
+        status: ``active``, or ``ended``.
         ended_at_ms: when the peering ended; None while it is in force.
         statement: the peering, as both signed it (hex of canonical bytes).
-        unit: our unit of the account.
+        unit: our unit of the account; `partner_unit` is the other's.
+        limit_minor: the most that we let it owe us, in our unit; `partner_limit_minor` the same from its side.
         balance_minor: positive if we owe it.
         room_out_minor: how much more may go from us to it, by the limits and what is promised.
         room_in_minor: how much more may come to us from it.
@@ -84,9 +86,13 @@ class PeerReply(JsonReply):
     ledger: HashHex
     origin: str
     domain: str
+    status: Literal["active", "ended"]
     ended_at_ms: TimeMs | None
     statement: BytesHex
     unit: UnitCode
+    partner_unit: UnitCode
+    limit_minor: Count
+    partner_limit_minor: Count
     balance_minor: Integer
     room_out_minor: Count | None
     room_in_minor: Count | None
@@ -94,12 +100,6 @@ class PeerReply(JsonReply):
     last_contact_ms: Count | None
     rtt_ms: Count | None
     queued: Count
-
-
-class PeersReply(JsonReply):
-    """Every partner."""
-
-    items: tuple[PeerReply, ...]
 
 
 class TransfersParams(Page, kw_only=True):
@@ -276,9 +276,13 @@ def _peer(
         ledger=ledger.hex(),
         origin=other.origin,
         domain=other.domain,
+        status="active" if ended_at_ms is None else "ended",
         ended_at_ms=ended_at_ms,
         statement=encode_peering(peering).hex(),
         unit=side.unit,
+        partner_unit=other.unit,
+        limit_minor=side.limit_minor,
+        partner_limit_minor=other.limit_minor,
         balance_minor=account.balance_minor,
         room_out_minor=None if account.upper_minor is None else max(account.upper_minor - highest, 0),
         room_in_minor=None if account.lower_minor is None else max(lowest - account.lower_minor, 0),
@@ -300,8 +304,11 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
     def status_of(ledger: bytes) -> PeerStatus | None:
         return federation.status(ledger) if federation is not None else None
 
-    async def list_peers(request: Request[None, None]) -> PeersReply:
-        return PeersReply(items=await request.context.ledger.read(lambda state: _peers_of(state, status_of)))
+    async def list_peers(request: Request[Page, None]) -> Listing[PeerReply]:
+        def ask(state: State) -> Listing[PeerReply]:
+            return Listing(items=_peers_of(state, status_of), next=None, index=state.size)
+
+        return await request.context.ledger.read(ask)
 
     async def sign_peering(request: Request[None, PeeringBody]) -> SignatureReply:
         refuse_unless("board" in request.signed_in.offices)
@@ -332,7 +339,8 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
             tag="federation",
             access="members",
             handler=list_peers,
-            response=PeersReply,
+            params=Page,
+            response=Listing[PeerReply],
         ),
         Route(
             method="POST",
