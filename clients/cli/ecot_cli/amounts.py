@@ -21,6 +21,7 @@ from ecot_protocol.wire.encoding import MAX_INTEGER
 
 DAY_MS: Final = 86_400_000
 _PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+_WRITTEN: Final = re.compile(r"[0-9.,'\u2019\s\u00a0\u202f]+")
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f]")
 
 
@@ -33,6 +34,8 @@ def parse_amount(text: str, scale: int, locale: str) -> int:
         UsageProblem: ``amount_malformed``: no number, negative, too large, or with more decimals than the unit has.
     """
     problem = UsageProblem("amount_malformed", amount=text, decimals=scale)
+    if not _WRITTEN.fullmatch(text):  # `Decimal` would take an exponent, and digits of other scripts
+        raise problem
     compact = _SPACES.sub("", text)
     try:
         value = Decimal(compact) if _PLAIN.fullmatch(compact) else parse_decimal(_grouped(text), locale, strict=True)

@@ -515,7 +515,7 @@ class WorkInfo(Answer):
 
 
 class SubscriptionInfo(Answer):
-    """An institution's subscription."""
+    """An institution's subscription; `until_ms` None is without end."""
 
     subscription: str
     institution: str
@@ -523,10 +523,12 @@ class SubscriptionInfo(Answer):
     until_ms: int | None
     total_minor: int
     unit: str
+    at_ms: int
+    index: int
 
 
-class PeriodInfo(Answer):
-    """A period of royalties."""
+class PeriodItem(Answer):
+    """A period of royalties in a list."""
 
     period: str
     code: str
@@ -536,35 +538,100 @@ class PeriodInfo(Answer):
     status: str
 
 
+class PeriodHead(Answer):
+    """What a head got of a period's revenue."""
+
+    head: str
+    kind: str
+    amount_minor: int
+
+
+class PeriodShared(Answer):
+    """How a period's revenue was shared."""
+
+    revenue_minor: int
+    unit: str
+    heads: tuple[PeriodHead, ...]
+    carried_minor: int
+    work_count: int
+    use_count: int
+    holder_count: int
+    part_count: int
+    paid_part_count: int
+    index: int
+
+
+class PeriodInfo(PeriodItem):
+    """A period of royalties; `shared` is None while it is open."""
+
+    report_count: int
+    reported_use_count: int
+    shared: PeriodShared | None
+
+
 class RoyaltyAmount(Answer):
-    """What a head of the sharing gave."""
+    """A sum under a head."""
 
     head: str
     amount_minor: int
 
 
+class RoyaltyEarning(Answer):
+    """What a holder got for a work under a head."""
+
+    work: str
+    head: str
+    amount_minor: int
+    work_amount_minor: int
+    work_use_count: int
+
+
 class RoyaltyStatementInfo(Answer):
-    """What a holder earned in a period."""
+    """What a holder earned in a period, and the first page of why."""
 
     period: str
     holder: str
-    amounts: tuple[RoyaltyAmount, ...]
     total_minor: int
     unit: str
+    amounts: tuple[RoyaltyAmount, ...]
     work_count: int
     use_count: int
+    items: tuple[RoyaltyEarning, ...] = ()
+    next: str | None = None
 
 
 class PeerInfo(Answer):
-    """A partner ledger."""
+    """A partner ledger; `balance_minor` is positive if we owe it, in our unit."""
 
     ledger: str
-    domain: str = ""
-    origin: str = ""
-    name: str | None = None
-    status: str = ""
-    unit: str | None = None
-    partner_unit: str | None = None
-    balance_minor: int | None = None
-    limit_minor: int | None = None
-    partner_limit_minor: int | None = None
+    origin: str
+    domain: str
+    status: str
+    ended_at_ms: int | None
+    unit: str
+    partner_unit: str
+    limit_minor: int
+    partner_limit_minor: int
+    balance_minor: int
+    room_out_minor: int | None = None
+    room_in_minor: int | None = None
+    is_connected: bool = False
+    queued: int = 0
+
+
+class TransferInfo(Answer):
+    """A transfer to (`role` ``payer``) or from (``payee``) another ledger."""
+
+    tid: str
+    role: str
+    member: str
+    partner: str
+    unit: str
+    amount_minor: int
+    partner_unit: str
+    partner_amount_minor: int
+    earliest_abort_ms: int
+    at_ms: int
+    status: str
+    resolved_index: int | None
+    index: int

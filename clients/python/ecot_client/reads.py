@@ -186,9 +186,9 @@ class Reads(ABC):
         """List the subscriptions of institutions that the caller may read."""
         return self.pages("/v1/subscriptions", models.SubscriptionInfo, {"wait_for": wait_for})
 
-    def periods(self, *, wait_for: int | None = None) -> AsyncIterator[models.PeriodInfo]:
+    def periods(self, *, wait_for: int | None = None) -> AsyncIterator[models.PeriodItem]:
         """List the periods of royalties."""
-        return self.pages("/v1/periods", models.PeriodInfo, {"wait_for": wait_for})
+        return self.pages("/v1/periods", models.PeriodItem, {"wait_for": wait_for})
 
     async def period(self, period: str, *, wait_for: int | None = None) -> models.PeriodInfo:
         """Return a period of royalties."""
@@ -204,6 +204,13 @@ class Reads(ABC):
     def peers(self) -> AsyncIterator[models.PeerInfo]:
         """List the partner ledgers."""
         return self.pages("/v1/peers", models.PeerInfo)
+
+    def transfers(
+        self, *, member: str | None = None, status: str | None = None, wait_for: int | None = None
+    ) -> AsyncIterator[models.TransferInfo]:
+        """List the transfers to and from other ledgers that the caller may read."""
+        query: Query = {"member": member, "status": status, "wait_for": wait_for}
+        return self.pages("/v1/transfers", models.TransferInfo, query)
 
     # --- drafts -----------------------------------------------------------------------------------------------------
 

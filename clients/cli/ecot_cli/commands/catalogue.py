@@ -19,17 +19,14 @@ from ecot_cli.amounts import format_amount, format_instant, parse_amount, parse_
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, find_member, member_names
-from ecot_client.models import PeriodInfo
+from ecot_client.models import DraftOutcome, PeriodItem
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt
 from ecot_protocol.domains.royalty.acts import ReportUse
 from ecot_protocol.domains.royalty.periods import ClosePeriod, OpenPeriod, PayOut
 from ecot_protocol.domains.royalty.state import MAX_ROWS_PER_REPORT, UseCount
-from ecot_protocol.ledger.entry_type import TREASURER
 
 MAX_FILE_BYTES: Final = 256 << 20
-MAX_PARTS: Final = 10_000
-"""Slices of holders that a closing pays out: each up to hundreds of holders."""
 PeriodCode = Annotated[str, argument("period")]
 
 
@@ -68,24 +65,32 @@ async def import_use(
     rows = read_use(file)
     async with run.node() as node:
         found = await _find_period(node, period)
-        reporter = await run.member(node)
-        target = await find_member(node, institution) if institution else reporter.member
+        target = await find_member(node, institution) if institution else (await run.member(node)).member
         counts = await _resolve(node, rows)
-        receipts = []
-        parts = range(0, len(counts), MAX_ROWS_PER_REPORT)
-        for part, start in enumerate(parts, start=first_part):
-            payload = ReportUse(
-                counts=tuple(UseCount(*one) for one in counts[start : start + MAX_ROWS_PER_REPORT]),
-                institution=bytes.fromhex(target),
-                part=part,
-                period=bytes.fromhex(found.period),
+        receipts = [
+            await _report(
+                node,
+                ReportUse(
+                    counts=tuple(UseCount(*one) for one in counts[start : start + MAX_ROWS_PER_REPORT]),
+                    institution=bytes.fromhex(target),
+                    part=part,
+                    period=bytes.fromhex(found.period),
+                ),
             )
-            author = bytes.fromhex(target)
-            receipts.append(await record(node, "royalty.report_use", payload, author=author))
+            for part, start in enumerate(range(0, len(counts), MAX_ROWS_PER_REPORT), start=first_part)
+        ]
     total = sum(count for _, count in counts)
-    shown = {"indexes": [one.index for one in receipts], "work_count": len(counts), "use_count": total}
+    shown = {"parts": len(receipts), "work_count": len(counts), "use_count": total}
     if not run.out.json(shown):
         run.out.say("use_imported", works=len(counts), uses=total, parts=len(receipts))
+
+
+async def _report(node: NodeClient, payload: ReportUse) -> Receipt | DraftOutcome:
+    """Send a part: for the institution by a person that it mandated, else for the treasurer."""
+    mine = {one.member for one in (await node.me()).members}
+    if payload.institution.hex() in mine:
+        return await record(node, "royalty.report_use", payload, author=payload.institution)
+    return await record_for_office(node, "treasurer", "royalty.report_use", payload)
 
 
 def read_use(file: Path) -> Counter[str]:
@@ -140,7 +145,7 @@ def _work_id(name: str, known: dict[str, str]) -> bytes:
     return raw
 
 
-async def _find_period(node: NodeClient, code: str) -> PeriodInfo:
+async def _find_period(node: NodeClient, code: str) -> PeriodItem:
     async for one in node.periods():
         if code in (one.code, one.period):
             return one
@@ -193,18 +198,19 @@ async def close_period(run: Run, code: PeriodCode, revenue: Annotated[str, argum
             statutes_version=found.statutes_version,
         )
         done = await record_for_office(node, "treasurer", "royalty.close_period", payload)
-        parts = await _pay_out(node, payload.period) if isinstance(done, Receipt) else 0
+        parts = await _pay_out(node, found.period, done.index) if isinstance(done, Receipt) else 0
     shown = format_amount(payload.revenue_minor, scale, rules.unit, run.locale)
     show_done(run, done, "period_closed", period=code, amount=shown, parts=parts)
 
 
-async def _pay_out(node: NodeClient, period: bytes) -> int:
-    """Pay out the slices that the closing did not; return how many slices there were."""
-    for part in range(2, MAX_PARTS):
-        entry = await node.build("royalty.pay_out", PayOut(part=part, period=period), author=TREASURER)
-        if not isinstance(await node.post_one(entry), Receipt):
-            return part - 1
-    return MAX_PARTS
+async def _pay_out(node: NodeClient, period: str, closed_index: int) -> int:
+    """Pay out the slices that the closing itself did not; return how many slices there are."""
+    shared = (await node.period(period, wait_for=closed_index)).shared
+    count = shared.part_count if shared is not None else 0
+    for part in range(2, count + 1):
+        payload = PayOut(part=part, period=bytes.fromhex(period))
+        await record_for_office(node, "treasurer", "royalty.pay_out", payload)
+    return count
 
 
 CATALOGUE_COMMANDS: Final = (

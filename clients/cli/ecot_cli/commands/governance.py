@@ -12,6 +12,7 @@ from ecot_cli.amounts import DAY_MS, format_instant, parse_day
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, member_names, read_id
+from ecot_client.errors import NotRecorded
 from ecot_client.models import DraftOutcome, PollInfo, StatutesInfo
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt
@@ -174,18 +175,45 @@ def _show_outcome(run: Run, found: PollInfo) -> None:
 
 
 async def close_poll(run: Run, poll: PollId, is_board: IsBoard = False) -> None:
-    """Record the outcome of a poll whose time is over, and the statutes that it adopted."""
+    """Record the outcome of a poll whose time is over, and the statutes that it adopted.
+
+    Nodes do this by themselves; whoever comes second finds it done.
+    """
     async with run.node() as node:
-        poll_id = read_id(poll)
-        done = await _send(run, node, "governance.close_poll", ClosePoll(poll=poll_id), is_board=is_board)
-        adopted = False
-        if isinstance(done, Receipt):
-            found = await node.poll(poll, wait_for=done.index)
-            if found.outcome is not None and found.outcome.is_adopted and found.statutes is not None:
-                adoption = AdoptStatutes(poll=poll_id)
-                await _send(run, node, "governance.adopt_statutes", adoption, is_board=is_board)
-                adopted = True
-    show_done(run, done, "poll_closed_adopted" if adopted else "poll_closed", is_adopted=adopted)
+        found = await node.poll(poll)
+        if found.outcome is None:
+            done = await _close(run, node, poll, is_board=is_board)
+            if isinstance(done, DraftOutcome):
+                show_done(run, done)
+                return
+            found = await node.poll(poll, wait_for=(await node.ledger()).size - 1)
+        outcome = found.outcome
+        adopted = outcome is not None and outcome.is_adopted and found.statutes is not None
+        if adopted:
+            await _adopt(run, node, poll, is_board=is_board)
+    shown = {"status": found.status, "poll": poll, "outcome": outcome, "is_adopted": adopted}
+    if not run.out.json(shown):
+        _show_outcome(run, found)
+        run.out.say("poll_closed_adopted" if adopted else "poll_closed")
+
+
+async def _close(run: Run, node: NodeClient, poll: str, *, is_board: bool) -> Receipt | DraftOutcome | None:
+    """Record the outcome; None if somebody else has just done so."""
+    try:
+        return await _send(run, node, "governance.close_poll", ClosePoll(poll=read_id(poll)), is_board=is_board)
+    except NotRecorded as refused:
+        if refused.code == "poll_unknown":
+            return None
+        raise
+
+
+async def _adopt(run: Run, node: NodeClient, poll: str, *, is_board: bool) -> None:
+    """Record the statutes that the poll adopted, unless they are recorded."""
+    try:
+        await _send(run, node, "governance.adopt_statutes", AdoptStatutes(poll=read_id(poll)), is_board=is_board)
+    except NotRecorded as refused:
+        if refused.code != "poll_adopted_nothing":
+            raise
 
 
 async def _send(run: Run, node: NodeClient, tag: str, payload: Wire, *, is_board: bool) -> Receipt | DraftOutcome:

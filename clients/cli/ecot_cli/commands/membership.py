@@ -9,7 +9,7 @@ from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, find_member, read_id
 from ecot_client.entries import OWN_ID
-from ecot_client.errors import NodeProblem
+from ecot_client.errors import KeyProblem, NodeProblem
 from ecot_client.node import NodeClient
 from ecot_protocol.domains.membership.acts import Admit, Apply, AttestPayment, Exclude, Leave, NewPerson
 from ecot_protocol.domains.shares.acts import AttestSharePayment
@@ -30,7 +30,9 @@ async def join(
     if kind not in ("body", "firm", "person"):
         raise UsageProblem("kind_unknown", kind=kind)
     async with run.node() as node:
-        signer = node.signers[0] if node.signers else run.keys.find("").signer
+        if not node.signers:
+            raise KeyProblem("key_needed")
+        signer = node.signers[0]
         person = await _known_person(node)
         new_person = None
         if person is None:
