@@ -40,7 +40,7 @@ STOP_TIMEOUT_S = 30
 POLL_S = 0.05
 BOARD_KEY = Signer(seed("node kit claire"))
 """The one founder of a test's cooperative: board and treasurer."""
-_ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)\n")
+_ADDRESS = re.compile(r"The node answers at http://127\.0\.0\.1:(\d+)\n")
 
 
 def run_node(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -293,7 +293,7 @@ def wait_for_snapshot(folder: Path) -> None:
 class FakeWitness:
     """A partner that says which checkpoint of a log it saw last; answers 404 while it has none."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.notes: dict[str, bytes] = {}
         self.asked = 0
         witness = self
@@ -310,7 +310,7 @@ class FakeWitness:
             def log_message(self, *_args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

@@ -27,7 +27,7 @@ import msgspec
 import zstandard
 
 from ecot_node.store import schema
-from ecot_node.store.errors import StoreError
+from ecot_node.store.errors import StoreError, StoreFailed
 from ecot_node.store.port import Erasure
 
 FORMAT: Final = "ecot/backup/v1"
@@ -69,6 +69,7 @@ def write_backup(log: Path, path: Path) -> Manifest:
 
     Raises:
         FileExistsError: `path` exists.
+        StoreFailed: the log is not there, or can't be read.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a backup is never overwritten")
@@ -144,10 +145,14 @@ def root_of_note(note: bytes) -> bytes:
 
 
 def _copy_database(log: Path, copy: Path) -> None:
+    if not log.is_file():
+        raise StoreFailed(f"{log} does not exist")
     source, target = sqlite3.connect(f"{log.absolute().as_uri()}?mode=rw", uri=True), sqlite3.connect(copy)
     try:
         source.backup(target)  # in one step: a copy in several starts anew at every commit
         target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing left in a WAL
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{log}: {error}") from error
     finally:
         source.close()
         target.close()
