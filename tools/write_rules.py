@@ -37,6 +37,7 @@ SIGNED_BY: Final[dict[str, str]] = {
     "membership.apply": "the entry's own id: `person`, or the key of `new_person`",
     "membership.admit": BOARD,
     "membership.leave": "a member: a person mandated as `owner`",
+    "membership.decline": BOARD,
     "membership.exclude": BOARD,
     "membership.charge_fee": f"{NODE}; or {TREASURER}",
     "membership.attest_payment": TREASURER,
@@ -100,7 +101,7 @@ INTRODUCTION: Final = """\
 
 Each entry type has a payload (a canonical map of the fields below, see [wire](wire.md)), an author with the persons who
 sign for it, the reasons why it can be refused, in order, and the facts that it makes. Before its own reasons, any entry
-can be refused for the [common reasons](ledger.md#common-reasons), and for its form. Authors: a member or person by its
+can be refused for the [common reasons](ledger.md#2-common-reasons), and for its form. Authors: a member or person by its
 id, an organ by its fixed id, nil for the node. "A person mandated for *scope*" is one person whose mandate by that
 member is in force at the record and names the scope, or `owner`.
 

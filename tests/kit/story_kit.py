@@ -22,6 +22,7 @@ from ecot_protocol.domains.governance.state import Amendment
 from ecot_protocol.domains.membership.acts import (
     AttestPayment,
     ChargeFee,
+    Decline,
     Exclude,
     GrantMandate,
     Leave,
@@ -316,6 +317,8 @@ def _farewell(kit: StoryKit, cast: Cast) -> None:
     why, attached = attachment("reason", "Never came.")
     exclude = Exclude(member=cast.dora.member, reason=why)
     kit.do("membership.exclude", exclude, attachments=(attached,), **kit.as_board)
+    stranger = kit.apply_for("stranger")
+    kit.do("membership.decline", Decline(member=stranger.member, reason=None), **kit.as_board)
     owed = kit.state.accounts.balance(AccountKey(cast.ada.member, "BART", "barter"))
     payer, payee = (cast.ada, cast.bob) if owed > 0 else (cast.bob, cast.ada)
     back = Pay(amount_minor=abs(owed), memo=None, payee=payee.member, statutes_version=3, total_minor=abs(owed))

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Members, their persons, keys and mandates; one behaviour each."""
 
+import pytest
 from ledger_kit import LedgerKit, seed
 
-from ecot_protocol.domains.membership.acts import Admit, AttestPayment, ChargeFee, Leave
+from ecot_protocol.domains.membership import acts
+from ecot_protocol.domains.membership.acts import Admit, Apply, AttestPayment, ChargeFee, Decline, Leave, NewPerson
 from ecot_protocol.domains.membership.keys import AddKey, CompleteRecovery, OpenRecovery, RevokeKey, VetoRecovery
+from ecot_protocol.domains.membership.state import APPLICATION_LIFETIME_MS
 from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.entry_type import BOARD, TREASURER
 from ecot_protocol.wire.keys import Signer
@@ -100,4 +103,47 @@ def test_replay_gives_the_same_digest() -> None:
     kit = LedgerKit()
     for name in ("ada", "bob", "eve"):
         kit.join(name)
+    assert kit.replayed().digest() == kit.state.digest()
+
+
+def test_a_declined_application_leaves_nothing_behind() -> None:
+    kit = LedgerKit()
+    ada = kit.apply_for("ada")
+    kit.must("membership.decline", Decline(member=ada.member, reason=None), author=BOARD, signers=kit.board)
+    state = kit.state.membership
+    assert not {ada.member} & (state.members.keys() | state.mandates.keys() | state.applications.keys())
+    admit = Admit(college="users", member=ada.member)
+    assert kit.refused("membership.admit", admit, author=BOARD, signers=kit.board) == "member_not_applied"
+    assert kit.state.coop.handles.get("ada") is None
+
+
+def test_strangers_fill_no_more_than_the_waiting_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acts, "MAX_APPLICATIONS", 2)
+    kit = LedgerKit()
+    kit.apply_for("ada")
+    kit.apply_for("bob")
+    assert refused_applicant(kit, "eve") == "applications_full"
+
+
+def refused_applicant(kit: LedgerKit, name: str) -> str:
+    signer = Signer(seed(name))
+    new_person = NewPerson(handle=f"{name}.owner", public_key=signer.public_key)
+    apply = Apply(college="users", handle=name, identity=None, kind="firm", new_person=new_person, person=None)
+    return kit.refused("membership.apply", apply, author=b"self", signers=(signer,))
+
+
+def test_an_application_without_an_answer_lapses_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acts, "MAX_APPLICATIONS", 2)
+    kit = LedgerKit()
+    ada, bob = kit.apply_for("ada"), kit.apply_for("bob")
+    kit.must("membership.admit", Admit(college="users", member=bob.member), author=BOARD, signers=kit.board)
+    kit.now += APPLICATION_LIFETIME_MS - 1
+    kit.apply_for("eve")
+    assert refused_applicant(kit, "mallory") == "applications_full"
+    kit.now += 1
+    admit = Admit(college="users", member=ada.member)
+    assert kit.refused("membership.admit", admit, author=BOARD, signers=kit.board) == "application_lapsed"
+    kit.apply_for("mallory")
+    assert kit.state.membership.members.keys() >= {bob.member}
+    assert ada.member not in kit.state.membership.members
     assert kit.replayed().digest() == kit.state.digest()

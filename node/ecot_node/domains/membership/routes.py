@@ -39,7 +39,7 @@ from ecot_protocol.ledger.entry_type import COOPERATIVE
 from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import MAX_INTEGER
 
-MemberStatus = Literal["admitted", "applied", "excluded", "left"]
+MemberStatus = Literal["admitted", "applied", "declined", "excluded", "lapsed", "left"]
 
 
 class MembersParams(Page, kw_only=True):

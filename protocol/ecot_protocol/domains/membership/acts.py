@@ -11,6 +11,8 @@ from ecot_protocol.domains.coop.statutes import Statutes
 from ecot_protocol.domains.membership import facts
 from ecot_protocol.domains.membership.keys import KEY_TYPES
 from ecot_protocol.domains.membership.state import (
+    APPLICATION_LIFETIME_MS,
+    MAX_APPLICATIONS,
     OWNER,
     AccountName,
     Kind,
@@ -69,6 +71,13 @@ class Admit(Wire):
 
     college: Word
     member: Id
+
+
+class Decline(Wire):
+    """Payload of ``membership.decline``, by the board: the application is refused, and its handle is free again."""
+
+    member: Id
+    reason: ReasonCommitment | None
 
 
 class Leave(Wire):
@@ -156,7 +165,15 @@ def _check_apply(state: MembershipState, act: Act[Apply], at: int) -> Reason | N
     is_own_handle = apply.new_person is not None and apply.new_person.handle == apply.handle
     if apply.handle in state.coop.handles or is_own_handle:
         return Reason.of("handle_taken", handle=apply.handle)
-    return _check_college(state, apply.college, at)
+    return _check_college(state, apply.college, at) or _check_room(state, at)
+
+
+def _check_room(state: MembershipState, at: int) -> Reason | None:
+    """A stranger needs nobody's leave to apply, so without a bound anybody could fill every node's memory."""
+    waiting = len(state.membership.applications)
+    if waiting >= MAX_APPLICATIONS and waiting - len(state.membership.lapsed_applications(at)) >= MAX_APPLICATIONS:
+        return Reason.of("applications_full", maximum=MAX_APPLICATIONS)
+    return None
 
 
 def _check_college(state: MembershipState, college: str, at: int) -> Reason | None:
@@ -167,13 +184,14 @@ def _check_college(state: MembershipState, college: str, at: int) -> Reason | No
 
 def _apply(state: MembershipState, act: Act[Apply], at: int) -> list[Fact]:
     apply, member = act.payload, act.id
-    result: list[Fact] = []
+    result = [fact for lapsed in state.membership.lapsed_applications(at) for fact in _drop(state, lapsed, "lapsed")]
     person = apply.person
     if apply.new_person is not None:
         person = object_id(act.id, 1)
         result += _enter_person(state, person, apply.new_person, at)
     assert person is not None
     state.coop.handles[apply.handle] = member
+    state.membership.applications[member] = at + APPLICATION_LIFETIME_MS
     state.membership.members[member] = Member(
         accounts=(),
         college=apply.college,
@@ -193,6 +211,16 @@ def _apply(state: MembershipState, act: Act[Apply], at: int) -> list[Fact]:
     return [*result, _granted(member, mandate)]
 
 
+def _drop(state: MembershipState, member: bytes, status: Literal["declined", "lapsed"]) -> list[Fact]:
+    """Forget an application: nothing else names a member that was never admitted."""
+    result: list[Fact] = [
+        facts.MandateRevoked(member=member, person=one.person) for one in state.membership.mandates[member]
+    ]
+    del state.coop.handles[state.membership.members[member].handle]
+    del state.membership.applications[member], state.membership.mandates[member], state.membership.members[member]
+    return [*result, facts.MemberGone(member=member, status=status)]
+
+
 def _granted(member: bytes, mandate: Mandate) -> Fact:
     return facts.MandateGranted(member=member, **msgspec.structs.asdict(mandate))
 
@@ -202,11 +230,15 @@ def _board(state: MembershipState, act: Act[Any], _at: int) -> SignerRule:
 
 
 def _check_admit(state: MembershipState, act: Act[Admit], at: int) -> Reason | None:
-    member = state.membership.members.get(act.payload.member)
-    if member is None or member.status != "applied":
-        return Reason.of("member_not_applied", member=act.payload.member.hex())
-    reason = _check_college(state, act.payload.college, at)
+    reason = _check_applied(state, act.payload.member, at) or _check_college(state, act.payload.college, at)
     return reason or _check_entry_fee(state, act.payload.member, at)
+
+
+def _check_applied(state: MembershipState, member: bytes, at: int) -> Reason | None:
+    lapses_ms = state.membership.applications.get(member)
+    if lapses_ms is None:
+        return Reason.of("member_not_applied", member=member.hex())
+    return Reason.of("application_lapsed", lapsed_ms=lapses_ms) if at >= lapses_ms else None
 
 
 def _check_entry_fee(state: MembershipState, member: bytes, at: int) -> Reason | None:
@@ -227,6 +259,7 @@ def _admit(state: MembershipState, act: Act[Admit], at: int) -> list[Fact]:
     defaults = {AccountName(one.unit, one.purpose): (one.lower_minor, one.upper_minor) for one in rules.accounts}
     defaults |= {AccountName(unit, CLAIMS): (None, None) for unit in _claim_units(statutes)}
     due = at + rules.fee_period_ms
+    del state.membership.applications[member_id]
     state.membership.members[member_id] = msgspec.structs.replace(
         state.membership.members[member_id],
         accounts=tuple(defaults),
@@ -254,6 +287,14 @@ def _charge(state: MembershipState, member: bytes, amount: int, unit: str, next_
     leg = Leg(claims_account(member, unit), own_account(unit), amount, "fee")
     charged = facts.FeeCharged(member=member, amount_minor=amount, unit=unit, next_due_ms=next_due)
     return [charged, *state.accounts.transfer(cause, (leg,))]
+
+
+def _check_decline(state: MembershipState, act: Act[Decline], at: int) -> Reason | None:
+    return _check_applied(state, act.payload.member, at)
+
+
+def _decline(state: MembershipState, act: Act[Decline], _at: int) -> list[Fact]:
+    return _drop(state, act.payload.member, "declined")
 
 
 def _leave_signers(state: MembershipState, act: Act[Leave], at: int) -> SignerRule:
@@ -430,7 +471,7 @@ APPLY: Final[EntryType[MembershipState, Apply]] = EntryType(
     signers=_apply_signers,
     check=_check_apply,
     effect=_apply,
-    reasons=("handle_taken", "key_not_usable", "college_unknown"),
+    reasons=("handle_taken", "key_not_usable", "college_unknown", "applications_full"),
     introduces=_introduced,
 )
 ADMIT: Final[EntryType[MembershipState, Admit]] = EntryType(
@@ -440,7 +481,17 @@ ADMIT: Final[EntryType[MembershipState, Admit]] = EntryType(
     signers=_board,
     check=_check_admit,
     effect=_admit,
-    reasons=("member_not_applied", "college_unknown", "upper_limit_exceeded"),
+    reasons=("member_not_applied", "application_lapsed", "college_unknown", "upper_limit_exceeded"),
+    parties=_concerned,
+)
+DECLINE: Final[EntryType[MembershipState, Decline]] = EntryType(
+    tag="membership.decline",
+    payload=Decline,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_decline,
+    effect=_decline,
+    reasons=("member_not_applied", "application_lapsed"),
     parties=_concerned,
 )
 LEAVE: Final[EntryType[MembershipState, Leave]] = EntryType(
@@ -504,6 +555,7 @@ REVOKE_MANDATE: Final[EntryType[MembershipState, RevokeMandate]] = EntryType(
 MEMBERSHIP_TYPES: Final[tuple[AnyEntryType, ...]] = (
     APPLY,
     ADMIT,
+    DECLINE,
     LEAVE,
     EXCLUDE,
     CHARGE_FEE,

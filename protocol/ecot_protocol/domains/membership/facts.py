@@ -23,7 +23,7 @@ class MemberAdmitted(Fact):
 
 
 class MemberGone(Fact):
-    """A member left, or was excluded (`status`)."""
+    """A member left or was excluded, or an application was declined or lapsed (`status`)."""
 
     member: bytes
     status: str

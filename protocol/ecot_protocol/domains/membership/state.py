@@ -2,10 +2,12 @@
 """What the rules remember of members: the members, who may act for them, recoveries that wait for a veto.
 
 Retirement: a recovery goes when it is completed or vetoed; spending of a past day goes with the next of the same
-person. Members stay: a later act may name them, and their handles are never given to somebody else.
+person. Members stay: a later act may name them, and their handles are never given to somebody else. An application that
+nobody answered goes when it lapses, with its handle and its mandate: anybody can apply, so what strangers can make the
+ledger remember has a bound. The person who applied stays, for it may act for others.
 """
 
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,6 +20,10 @@ from ecot_protocol.wire.encoding import Count, Handle, Id, UnitCode, Wire, Word
 from ecot_protocol.wire.keys import PublicKey
 
 DAY_MS = 86_400_000
+MAX_APPLICATIONS: Final = 1_000
+"""Applications that wait for the board at one time."""
+APPLICATION_LIFETIME_MS: Final = 31 * DAY_MS
+"""From then on an application that the board has not answered has lapsed; who wants to join applies again."""
 OWNER = "owner"
 """Scope of a mandate that lets its person do everything for the member."""
 Status = Literal["admitted", "applied", "excluded", "left"]
@@ -88,9 +94,10 @@ class Spent(Wire):
 class MembershipSlice:
     """State of the domain."""
 
-    __slots__ = ("mandates", "members", "recoveries", "spent")
+    __slots__ = ("applications", "mandates", "members", "recoveries", "spent")
 
     def __init__(self) -> None:
+        self.applications: Table[bytes, Count] = Table("membership.applications", bytes, Count)
         self.members: Table[bytes, Member] = Table("membership.members", bytes, Member)
         self.mandates: Table[bytes, tuple[Mandate, ...]] = Table("membership.mandates", bytes, tuple[Mandate, ...])
         self.recoveries: Table[bytes, Recovery] = Table("membership.recoveries", bytes, Recovery)
@@ -98,7 +105,11 @@ class MembershipSlice:
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        return (self.members, self.mandates, self.recoveries, self.spent)  # type: ignore[return-value]
+        return (self.applications, self.members, self.mandates, self.recoveries, self.spent)  # type: ignore[return-value]
+
+    def lapsed_applications(self, at: int) -> list[bytes]:
+        """Return the members-to-be whose applications are over; the table holds when each lapses."""
+        return [member for member, lapses_ms in self.applications.items() if lapses_ms <= at]
 
     def is_active(self, member: bytes | None) -> bool:
         """Tell whether the id is that of an admitted member."""
