@@ -35,13 +35,14 @@ class UsedDay(Wire):
 class UsedIds:
     """The used ids of a ledger."""
 
-    __slots__ = ("_changed", "_days", "_hashes", "_oldest", "table")
+    __slots__ = ("_changed", "_days", "_hashed", "_oldest", "table")
 
     def __init__(self) -> None:
-        # The table is written from `_days` by `flush`, before a digest or a snapshot, not at every record.
+        # The table is written from `_days` by `flush`, before a digest or a snapshot, not at every record; so is the
+        # running hash.
         self.table: Table[int, UsedDay] = Table("log.used_ids", Count, UsedDay)
         self._days: dict[int, dict[bytes, None]] = {}
-        self._hashes: dict[int, bytes] = {}
+        self._hashed: dict[int, tuple[int, bytes]] = {}
         self._changed: set[int] = set()
         self._oldest = 0
 
@@ -54,8 +55,10 @@ class UsedIds:
     def add(self, entry_id: bytes) -> None:
         """Remember an id."""
         day = time_ms(entry_id) // DAY_MS
-        self._days.setdefault(day, {})[entry_id] = None
-        self._hashes[day] = sha256(self._hashes.get(day, b"") + entry_id).digest()
+        ids = self._days.get(day)
+        if ids is None:
+            ids = self._days[day] = {}
+        ids[entry_id] = None
         self._changed.add(day)
 
     def forget(self, before_ms: int) -> None:
@@ -65,17 +68,27 @@ class UsedIds:
             return
         self._oldest = oldest
         for day in [day for day in self._days if day < oldest]:
-            del self._days[day], self._hashes[day]
+            del self._days[day]
+            self._hashed.pop(day, None)
             self._changed.add(day)
 
     def flush(self) -> None:
         """Bring the table up to date."""
         for day in self._changed:
             if day in self._days:
-                self.table[day] = UsedDay(hash=self._hashes[day], ids=tuple(self._days[day]))
+                self.table[day] = self._row(day)
             elif day in self.table:
                 del self.table[day]
         self._changed.clear()
+
+    def _row(self, day: int) -> UsedDay:
+        """Return a day's row, its hash run over the ids that came since the last time."""
+        ids = tuple(self._days[day])
+        count, running = self._hashed.get(day, (0, b""))
+        for entry_id in ids[count:]:
+            running = sha256(running + entry_id).digest()
+        self._hashed[day] = (len(ids), running)
+        return UsedDay(hash=running, ids=ids)
 
     def restore(self) -> None:
         """Rebuild from the table, after a snapshot was loaded into it.
@@ -89,4 +102,4 @@ class UsedIds:
                 running = sha256(running + entry_id).digest()
             if running != row.hash:
                 raise RemoteProtocolError("snapshot_unreadable", "the used ids were altered")
-            self._days[day], self._hashes[day] = dict.fromkeys(row.ids), row.hash
+            self._days[day], self._hashed[day] = dict.fromkeys(row.ids), (len(row.ids), row.hash)
