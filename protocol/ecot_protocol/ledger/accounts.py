@@ -151,6 +151,9 @@ class Accounts:
             reason = self._check_leg(leg)
             if reason is not None:
                 return reason
+        if len(legs) == 1:  # most groups by far; its nets are its amount
+            payer, payee, amount_minor = legs[0].payer, legs[0].payee, legs[0].amount_minor
+            return self._check_promise(payer, 0, amount_minor) or self._check_promise(payee, amount_minor, 0)
         for key, net_minor in _nets(legs).items():
             reason = self._check_net(key, net_minor)
             if reason is not None:
@@ -228,13 +231,15 @@ class Accounts:
         return facts
 
     def _check_leg(self, leg: Leg) -> Reason | None:
-        for key in (leg.payer, leg.payee):
-            if key not in self.rows:
-                return Reason.of("account_unknown", owner=key.owner.hex(), unit=key.unit, purpose=key.purpose)
-        if leg.payer == leg.payee:
-            return Reason.of("account_repeated", owner=leg.payer.owner.hex())
-        if leg.payer.unit != leg.payee.unit:
-            return Reason.of("unit_mismatch", payer_unit=leg.payer.unit, payee_unit=leg.payee.unit)
+        payer, payee = leg.payer, leg.payee
+        if payer not in self.rows:
+            return _unknown_reason(payer)
+        if payee not in self.rows:
+            return _unknown_reason(payee)
+        if payer == payee:
+            return Reason.of("account_repeated", owner=payer.owner.hex())
+        if payer.unit != payee.unit:
+            return Reason.of("unit_mismatch", payer_unit=payer.unit, payee_unit=payee.unit)
         if not 0 < leg.amount_minor <= MAX_INTEGER:
             return Reason.of("amount_out_of_range", maximum_minor=MAX_INTEGER)
         return None
@@ -312,6 +317,10 @@ def _totals(legs: Iterable[Leg]) -> dict[tuple[AccountKey, AccountKey, str], int
         pair = (leg.payer, leg.payee, leg.reason)
         totals[pair] = totals.get(pair, 0) + leg.amount_minor
     return totals
+
+
+def _unknown_reason(key: AccountKey) -> Reason:
+    return Reason.of("account_unknown", owner=key.owner.hex(), unit=key.unit, purpose=key.purpose)
 
 
 def _limit_reason(code: str, key: AccountKey, amount_minor: int) -> Reason:
