@@ -14,6 +14,7 @@ The life of an entry here, each step pure:
 
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -70,6 +71,7 @@ ENTRY_TYPES: Final[tuple[AnyEntryType, ...]] = (
 ID_MAX_AHEAD_MS: Final = 10 * 60_000
 LIFETIME_MAX_MS: Final = 31 * 86_400_000
 GENESIS_TAG: Final = "coop.genesis"
+_NO_KEYS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _RECORD_OVERHEAD_BYTES: Final = 32
 _SIGNATURE_SIZE_BYTES: Final = 88
 
@@ -90,7 +92,7 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
     body: Body
     entry_type: AnyEntryType
     payload: Any
-    introduced: dict[bytes, bytes]
+    introduced: Mapping[bytes, bytes]
     body_hash: bytes
 
     def find_bad_evidence(self) -> Reason | None:
@@ -166,7 +168,8 @@ class Machine:
         if entry_type is None:
             raise RemoteProtocolError("type_unknown", f"{body.type} under rules {rules}", type=body.type)
         payload = entry_type.codec.decode(bytes(body.payload))
-        introduced = {key_id(public_key): public_key for public_key in entry_type.introduces(payload)}
+        brought = entry_type.introduces(payload)
+        introduced = {key_id(public_key): public_key for public_key in brought} if brought else _NO_KEYS
         return Submission(entry, body, entry_type, payload, introduced, sha256(entry.body).digest())
 
     def refuse(self, state: State, submission: Submission, at: int) -> Reason | None:
@@ -344,10 +347,12 @@ def _act(state: State, submission: Submission, principals: Mapping[bytes, Signat
 
 def _require_attachments(entry_type: AnyEntryType, payload: Any, attachments: tuple[Attachment, ...]) -> None:
     wanted = [
-        (class_name, getattr(payload, field))
+        (class_name, value)
         for field, class_name in entry_type.attachments
-        if getattr(payload, field) is not None
+        if (value := getattr(payload, field)) is not None
     ]
+    if not wanted and not attachments:  # as for nearly every transfer
+        return
     given = [(one.class_name, commitment(one.salt, one.content)) for one in attachments]
     for index, one in enumerate(wanted):
         if index >= len(given) or given[index] != one:
