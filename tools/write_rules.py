@@ -19,6 +19,7 @@ from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import COMMON_REASONS
 from ecot_protocol.locale import translate
 from ecot_protocol.machine import ENTRY_TYPES
+from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import MAX_INTEGER
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "specification" / "rules.md"
@@ -101,8 +102,8 @@ INTRODUCTION: Final = """\
 
 Each entry type has a payload (a canonical map of the fields below, see [wire](wire.md)), an author with the persons who
 sign for it, the reasons why it can be refused, in order, and the facts that it makes. Before its own reasons, any entry
-can be refused for the [common reasons](ledger.md#2-common-reasons), and for its form. Authors: a member or person by its
-id, an organ by its fixed id, nil for the node. "A person mandated for *scope*" is one person whose mandate by that
+can be refused for its form, and for the [common reasons](ledger.md#2-common-reasons). Authors: a member or person by
+its id, an organ by its fixed id, nil for the node. "A person mandated for *scope*" is one person whose mandate by that
 member is in force at the record and names the scope, or `owner`.
 
 Amounts (`_minor`) are in minor units of their unit; times (`_ms`) in milliseconds since 1970, durations in
@@ -127,6 +128,7 @@ def page() -> str:
         parts.append(f"## {domain}\n")
         parts += [_section(entry_type) for entry_type in entry_types]
         parts += _records(entry_types, written)
+    parts += _tables(written)
     parts.append(_reasons())
     return "\n".join(parts).rstrip("\n") + "\n"
 
@@ -236,17 +238,38 @@ def _anchor(cls: type) -> str:
 def _records(entry_types: list[AnyEntryType], written: set[type]) -> Iterator[str]:
     """Yield the records that payloads of a domain hold, each once on the page, where it is first needed."""
     for entry_type in entry_types:
-        for cls in _nested(msgspec.inspect.type_info(entry_type.payload)):
-            if cls is entry_type.payload or cls in written:
-                continue
-            written.add(cls)
-            title, description = _sentences(cls)
-            is_map = issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like
-            form = "A map." if is_map else "An array, in the order of its fields."
-            body = "\n".join(_fields(cls, {}))
-            rest = f"{description}\n\n" if description else ""
-            heading = f"#### {_anchor(cls).split('-')[0]} {cls.__name__}"
-            yield f"{heading}\n\n{title} {form}\n\n{rest}{body}"
+        yield from _described(entry_type.payload, written | {entry_type.payload}, written)
+
+
+def _described(wire_type: Any, known: set[type], written: set[type]) -> Iterator[str]:
+    for cls in _nested(msgspec.inspect.type_info(wire_type)):
+        if cls in known | written:
+            continue
+        written.add(cls)
+        title, description = _sentences(cls)
+        is_map = issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like
+        form = "A map." if is_map else "An array, in the order of its fields."
+        body = "\n".join(_fields(cls, {}))
+        rest = f"{description}\n\n" if description else ""
+        heading = f"#### {_anchor(cls).split('-')[0]} {cls.__name__}"
+        yield f"{heading}\n\n{title} {form}\n\n{rest}{body}"
+
+
+def _tables(written: set[type]) -> Iterator[str]:
+    """Yield the tables of the state with the types of their rows, which the state digest covers."""
+    yield "## Tables of the state\n"
+    yield "In the order of a snapshot; see [ledger](ledger.md#6-state-digest).\n"
+    yield "| table | key | value |\n|---|---|---|"
+    tables = [
+        (table.name, *(codec._decoder.type for codec in (table._key_codec, table._value_codec)))  # noqa: SLF001
+        for table in State()._all_tables()  # noqa: SLF001
+    ]
+    for name, key_type, value_type in tables:
+        yield f"| `{name}` | {describe(key_type)} | {describe(value_type)} |"
+    yield ""
+    for _, *wire_types in tables:
+        for wire_type in wire_types:
+            yield from _described(wire_type, set(), written)
 
 
 def _nested(info: msgspec.inspect.Type) -> Iterator[type]:

@@ -18,6 +18,7 @@ from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.machine import ID_MAX_AGE_MS
 from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import MAX_INTEGER, Codec, encode
+from ecot_protocol.wire.entry import decode_record
 from ecot_protocol.wire.ids import object_id, uuid7
 from ecot_protocol.wire.keys import Signer, key_id
 
@@ -357,6 +358,28 @@ def test_an_altered_snapshot_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
         State.load(iter([("nothing.here", b"", b"")]))
     assert State.load(iter(rows)).digest() == kit.state.digest()
+
+
+def test_what_lapses_does_not_depend_on_the_order_of_rows_in_a_snapshot() -> None:
+    kit = LedgerKit()
+    for name in ("ada", "bob", "cleo"):
+        kit.apply_for(name)
+    shuffled = State.load(iter(list(kit.state.dump())[::-1]))
+    kit.now += 32 * DAY_MS
+    before = len(kit.records)
+    kit.apply_for("dora")
+    (record,) = kit.records[before:]
+    facts = [kit.machine.replay(state, decode_record(record)).facts for state in (kit_before(kit), shuffled)]
+    assert facts[0] == facts[1]
+    assert shuffled.digest() == kit.state.digest()
+
+
+def kit_before(kit: LedgerKit) -> State:
+    """Return the state before the last record, replayed."""
+    state = State()
+    for record in kit.records[:-1]:
+        kit.machine.replay(state, decode_record(record))
+    return state
 
 
 def test_ids_of_persons_come_from_the_entry_that_made_them() -> None:
