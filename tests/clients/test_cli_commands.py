@@ -265,6 +265,8 @@ def test_a_recovery_is_asked_for_signed_by_the_board_and_vetoed(town: Town, tmp_
 
 def test_receipts_are_kept_saved_and_verified(ada: Desk, bob: Desk, tmp_path: Path) -> None:
     ada.does("pay", "bob", "2")
+    assert {tuple(one["witnesses"]) for one in ada.does("receipts", "--witnessed")} == {()}
+    assert "personne encore" in ada.types("receipts", "--witnessed", language="fr").out
     kept = ada.does("receipts", "--save", str(tmp_path / "receipts"))
     files = sorted((tmp_path / "receipts").iterdir())
     assert len(files) == len(kept) > 0

@@ -89,11 +89,22 @@ def words_in(*nodes: ast.AST) -> set[str]:
     }
 
 
+def columns_assigned() -> list[ast.AST]:
+    """Return the values of every variable called `columns`: tables whose columns are chosen."""
+    return [
+        node.value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "columns"
+    ]
+
+
 def keys_used() -> set[str]:
     """Return every key of ``cli.`` that the code asks for by a literal name."""
     keys = {"cli.help.ecot", *(command.help_key for command in COMMANDS)}
     keys |= {"cli.help." + command.path.split(" ")[0] for command in COMMANDS}
     keys |= {f"cli.{group}.{code}" for group, codes in CODES_OF_TABLES.items() for code in codes}
+    keys |= {f"cli.column.{word.rstrip('>')}" for value in columns_assigned() for word in words_in(value)}
     for name, call in calls():
         if name == "argument" and call.args:
             keys |= {f"cli.option.{word}" for word in words_in(call.args[0])}

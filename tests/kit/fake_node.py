@@ -18,11 +18,12 @@ from ecot_protocol.domains.coop.acts import SealState
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
+from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.entry import BODY, ENTRIES, Attachment, Entry, decode_record, leaf_data
 from ecot_protocol.wire.keys import is_signature_valid, key_id
 from ecot_protocol.wire.merkle import Frontier, GroupTree, consistency_proof, leaf_hash
 from ecot_protocol.wire.merkle_hash import subtree_root
-from ecot_protocol.wire.note import NoteSigner
+from ecot_protocol.wire.note import NoteSigner, SignedNote
 from ecot_protocol.wire.proof import TlogProof
 from ecot_protocol.wire.reply import REPLY, Outcome, Recorded, RecordedBefore, Refused, Reply
 from ecot_protocol.wire.tile import encode_bundle, parse_tile_path
@@ -55,7 +56,7 @@ class FakeNode:
         self.attachments: dict[int, tuple[Attachment, ...]] = {}
         self.reads: dict[str, Callable[[web.Request], Any]] = {}
         self.tokens: dict[str, bytes] = {}
-        self.drafts: dict[str, Entry] = {}
+        self.cosigners: list[Cosigner] = []
         self.url = ""
         self._runner: web.AppRunner | None = None
 
@@ -113,6 +114,13 @@ class FakeNode:
         """Return the ``.tlog-proof`` of a record."""
         return TlogProof(index, self.tree().inclusion_proof(index), self.checkpoint().encode()).format()
 
+    def _witnessed(self, index: int) -> Any:
+        if not self.cosigners:
+            return _problem(404, "not_witnessed_yet")
+        note = SignedNote.parse(self.checkpoint().encode())
+        note = note.with_signatures(one.cosign(note.text, self.kit.now // 1_000) for one in self.cosigners)
+        return TlogProof(index, self.tree().inclusion_proof(index), note.format()).format()
+
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -159,7 +167,7 @@ class FakeNode:
                 return self._consistency(int(request.query["old"]), int(request.query["new"]))
             case ["v1", "records", index, "proof"]:
                 if request.query.get("cosigned") != "no":
-                    return _problem(404, "not_witnessed_yet")
+                    return self._witnessed(int(index))
                 return self.proof(int(index))
             case ["v1", "records", index]:
                 return self._record(int(index))

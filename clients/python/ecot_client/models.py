@@ -608,6 +608,7 @@ class PeerInfo(Answer):
     domain: str
     status: str
     ended_at_ms: int | None
+    statement: str
     unit: str
     partner_unit: str
     limit_minor: int

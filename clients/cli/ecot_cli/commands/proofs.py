@@ -15,32 +15,46 @@ from ecot_client.journal import Journal
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt, parse_receipt, verify_receipt
 from ecot_client.verify import LogCheck, verify_log
+from ecot_client.witnesses import find_witnesses
 
 
-async def receipts(run: Run, folder: Annotated[Path | None, option("--save", "receipts_folder")] = None) -> None:
+async def receipts(
+    run: Run,
+    folder: Annotated[Path | None, option("--save", "receipts_folder")] = None,
+    is_witnessed: Annotated[bool, option("--witnessed", "witnessed")] = False,
+) -> None:
     """List the receipts that are kept, or write them as files that anybody can verify."""
-    journal = Journal(run.profile.state_dir)
-    try:
-        kept = journal.receipts()
-    finally:
-        journal.close()
+    kept = _kept(run)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for one in kept:
             (folder / f"{one.index}-{one.entry_id.hex()}.receipt").write_bytes(one.format())
-    shown_all = [_shown(one) for one in kept]
-    if run.out.json(shown_all):
+    witnesses = await _find_witnesses(run, kept) if is_witnessed else {}
+    shown = [_shown(one) | {"witnesses": witnesses[one.index]} if is_witnessed else _shown(one) for one in kept]
+    if run.out.json(shown):
         return
-    rows = (
-        (
-            one.index,
-            format_instant(one.received_at_ms, run.locale),
-            run.out.word("entry", one.body.type),
-            one.entry_id.hex(),
-        )
-        for one in kept
-    )
-    run.out.table(("index>", "day", "act", "id"), rows)
+    columns = ("index>", "day", "act", "id", "witnesses") if is_witnessed else ("index>", "day", "act", "id")
+    run.out.table(columns, (_row(run, one, witnesses.get(one.index)) for one in kept))
+
+
+def _kept(run: Run) -> tuple[Receipt, ...]:
+    journal = Journal(run.profile.state_dir)
+    try:
+        return journal.receipts()
+    finally:
+        journal.close()
+
+
+async def _find_witnesses(run: Run, kept: tuple[Receipt, ...]) -> dict[int, tuple[str, ...]]:
+    """Return index -> domains of the partners that have witnessed the record."""
+    async with run.node() as node:
+        return {one.index: tuple(each.domain for each in await find_witnesses(node, one)) for one in kept}
+
+
+def _row(run: Run, receipt: Receipt, witnesses: tuple[str, ...] | None) -> tuple[object, ...]:
+    day = format_instant(receipt.received_at_ms, run.locale)
+    row = (receipt.index, day, run.out.word("entry", receipt.body.type), receipt.entry_id.hex())
+    return row if witnesses is None else (*row, ", ".join(witnesses) or run.out.text("say.not_witnessed"))
 
 
 def _shown(receipt: Receipt) -> dict[str, object]:
