@@ -70,12 +70,12 @@ def init(  # noqa: PLR0917 - options of a command
     name: Annotated[str, typer.Option(prompt="Name of the cooperative / Nom de la coopérative")],
     domain: Annotated[str, typer.Option(prompt="Internet domain / Domaine internet")],
     board: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="HANDLE=PUBLIC_KEY[:OFFICE,OFFICE], once for each founder; the key is what `ecot key show` prints / "
             "une fois par fondateur ; la clé est celle que montre `ecot key show`"
         ),
-    ],
+    ] = None,
     threshold: Annotated[int, typer.Option(help="board members who sign together / signatures du conseil")] = 2,
     template: Annotated[str, typer.Option(help="barter, culture or collective")] = "barter",
     statutes: Annotated[Path | None, typer.Option(help="JSON of statutes instead of a template's")] = None,
@@ -91,7 +91,7 @@ def init(  # noqa: PLR0917 - options of a command
     from ecot_node.templates import settings_text, units
 
     try:
-        founders = parse_founders(board)
+        founders = parse_founders(board or _ask_founders())
         foundation = Foundation(
             name=name,
             domain=domain,
@@ -111,6 +111,14 @@ def init(  # noqa: PLR0917 - options of a command
     except (ConfigError, KeyProblem, RemoteProtocolError, OSError) as error:
         fail(error)
     say("made", folder=folder, draft=draft, threshold=sum("board" in one.offices for one in founders))
+
+
+def _ask_founders() -> list[str]:
+    """Ask for founders, one a line, until an empty line."""
+    founders: list[str] = []
+    while answer := typer.prompt(translate("node.ask_founder", language()), default="", show_default=False):
+        founders.append(answer)
+    return founders
 
 
 @app.command()

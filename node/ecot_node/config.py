@@ -42,10 +42,15 @@ class HttpSettings(_Section):
 
 
 class LedgerSettings(_Section):
-    """The ledger: `signature_workers` processes check signatures (0: in place)."""
+    """The ledger.
+
+    `signature_workers` processes check signatures (0: in place). `verify_after_start_s` seconds after a start the whole
+    log is verified again in a process of low priority (0: never).
+    """
 
     seal_interval_s: Annotated[int, Field(ge=1, le=86_400)] = 3_600
     signature_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    verify_after_start_s: Annotated[int, Field(ge=0, le=86_400)] = 60
 
 
 class StoreSettings(_Section):

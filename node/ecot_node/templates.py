@@ -151,6 +151,8 @@ trusted_proxies = []
 seal_interval_s = 3600
 # Processes that check signatures; 0 checks them in the server itself.
 signature_workers = {workers}
+# So many seconds after a start, the whole log is verified again with low priority; 0: never.
+verify_after_start_s = 60
 
 [store]
 # "sqlite" keeps the log in this folder; "postgres" in the database that url names.

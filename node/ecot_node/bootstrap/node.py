@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
+from ecot_node.bootstrap.again import verify_again
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
 from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.jobs import due_entries
@@ -101,6 +102,9 @@ class Node:
                 stack.push_async_callback(self.federation.stop)
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
+            if self.settings.ledger.verify_after_start_s:
+                again = verify_again(self.folder, self.writer, self.settings.ledger.verify_after_start_s)
+                stack.push_async_callback(_cancel, asyncio.create_task(again, name="verify-again"))
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:

@@ -58,6 +58,8 @@ log = structlog.get_logger("ecot.federation")
 
 TICK_S: Final = 0.25
 SEND_TIMEOUT_S: Final = 10.0
+HEAD_PUSH_MS: Final = 2_000
+"""So soon at the latest is a record shown to witnesses."""
 QUEUE_MAX: Final = 2_048
 """Messages that wait for one partner; the oldest are dropped, the courier asks again."""
 
@@ -109,6 +111,7 @@ class FederationService:
         self._ticker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self._moved = asyncio.Event()
+        self._connected: set[PeerId] = set()
 
     async def start(self) -> None:
         """Open the transport and begin."""
@@ -157,8 +160,18 @@ class FederationService:
             try:
                 self._know_peers()
                 await self._with_courier(self._tell_head)
+                if self._has_reconnected():
+                    await self._with_courier(lambda courier: courier.reconnected(wall_ms()))
             except StoreError as error:
                 log.warning("courier_waits", error=str(error))
+
+    def _has_reconnected(self) -> bool:
+        """Tell whether a partner can be reached that could not be at the last look."""
+        before, self._connected = (
+            self._connected,
+            {peer_id for peer_id in self._ledger_of if self._transport.status(peer_id).is_connected},
+        )
+        return not self._connected <= before
 
     def _tell_head(self, courier: Courier) -> list[Output]:
         return courier.head(self._writer.checkpoint(), wall_ms())
@@ -224,7 +237,7 @@ class FederationService:
             if witnessed is not None:
                 kept[origin] = witnessed.note
                 self._kept_sizes[origin] = witnessed.size
-        self._courier = Courier(state, self._agent, self._cosigner, kept)
+        self._courier = Courier(state, self._agent, self._cosigner, kept, head_push_ms=HEAD_PUSH_MS)
         self._courier.head(self._writer.checkpoint(), wall_ms())
 
     async def _do(self, output: Output, rest: deque[Output]) -> None:
@@ -273,6 +286,14 @@ class FederationService:
         task.add_done_callback(self._tasks.discard)
 
     async def _append(self, append: Append) -> None:
+        try:
+            await self._append_once(append)
+        except Exception:
+            # Whatever broke, the courier must not wait for an answer that never comes.
+            log.exception("append_failed", kind=append.kind)
+            self._courier = None
+
+    async def _append_once(self, append: Append) -> None:
         entry = Entry(append.body, (sign_body(self._agent, append.body),), ())
         courier = self._courier
         try:

@@ -107,7 +107,7 @@ class Group:
                 return Refused(reason.code, reason.params)
         index = self._state.size
         self.at_work = submission
-        result = self._machine.record(self._state, submission, self._at)
+        result = self._find_bad_evidence(submission) or self._machine.record(self._state, submission, self._at)
         if isinstance(result, Reason):
             return Refused(result.code, result.params)
         entry, body = submission.entry, submission.body
@@ -120,6 +120,12 @@ class Group:
             self.attachments.append(AttachmentRow(index, position, one.class_name, one.salt, one.content))
         self.recorded.append(recorded_entry(index, self._at, body, submission.entry_type, result))
         return Recorded(index, self._at)
+
+    def _find_bad_evidence(self, submission: Submission) -> Reason | None:
+        if not submission.entry_type.has_evidence:
+            return None
+        reason = self._machine.refuse_signers(self._state, submission, self._at)
+        return reason or submission.find_bad_evidence()
 
     def find(self, entry_id: bytes, body: bytes) -> tuple[int, int] | None:
         """Return (index, received_at_ms) of a body that this very group recorded."""

@@ -75,7 +75,7 @@ RESEND_FIRST_MS: Final = 1_000
 RESEND_MAX_MS: Final = 60_000
 ENTRY_LIFETIME_MS: Final = 600_000
 HEAD_PUSH_MS: Final = 60_000
-"""How often the newest checkpoint is shown to every partner, if nothing waits for it."""
+"""How often the newest checkpoint is shown to every partner, if nothing waits for it and the host says nothing else."""
 BATCH_MAX: Final = 16
 """Decisions resolved by one entry."""
 _ACCEPT: Final = Codec(ClearAccept)
@@ -122,10 +122,17 @@ class Courier:
         agent: signs acceptances of rounds (the host signs entries).
         cosigner: our cosigner key, named like our log.
         kept: origin -> checkpoint, what `Keep` asked the host to keep.
+        head_push_ms: how often partners are shown the newest checkpoint, so that every record is witnessed soon.
     """
 
     def __init__(
-        self, state: FederationState, agent: Signer, cosigner: Cosigner, kept: dict[str, bytes] | None = None
+        self,
+        state: FederationState,
+        agent: Signer,
+        cosigner: Cosigner,
+        kept: dict[str, bytes] | None = None,
+        *,
+        head_push_ms: int = HEAD_PUSH_MS,
     ) -> None:
         profile = state.coop.founded
         self._state = state
@@ -145,6 +152,7 @@ class Courier:
         self._ready: dict[bytes, tuple[_Shown, Inclusion]] = {}
         self._alone: set[bytes] = set()
         self._pushed_at_ms = 0
+        self._head_push_ms = head_push_ms
         self._entry_count = 0
 
     # ------------------------------------------------------------------------------------------------ what happened
@@ -180,13 +188,18 @@ class Courier:
             if tid not in self._state.federation.promises and self._is_due(tid, now_ms):
                 outputs += self._show(tid, now_ms)
         outputs += self._settle(now_ms)
-        if now_ms - self._pushed_at_ms >= HEAD_PUSH_MS and self._quorum.head is not None:
+        if now_ms - self._pushed_at_ms >= self._head_push_ms and self._quorum.head is not None:
             outputs += self._push_head(now_ms)
         return outputs
 
     def head(self, note: bytes, now_ms: int) -> list[Output]:
         """Take the newest checkpoint that our log has signed; all below its size is durable."""
         self._quorum.take_head(SignedNote.parse(note))
+        return self.tick(now_ms)
+
+    def reconnected(self, now_ms: int) -> list[Output]:
+        """Learn that a partner can be reached again: whatever waits is asked at once."""
+        self._paces.clear()
         return self.tick(now_ms)
 
     def recorded(self, append: Append, now_ms: int) -> list[Output]:
