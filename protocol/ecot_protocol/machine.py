@@ -183,6 +183,20 @@ class Machine:
         judged = self._judge(state, submission, at)
         return judged if isinstance(judged, Reason) else None
 
+    def refuse_signers(self, state: State, submission: Submission, at: int) -> Reason | None:
+        """Tell why the entry can't be recorded now, as far as its body and its signers tell; cheap, and reads only.
+
+        A node asks it before it looks at evidence: whoever may not sign makes nobody check heavy proofs.
+        """
+        reason = _refuse_body(state, submission.body, at)
+        if reason is not None:
+            return reason
+        principals, reason = _principals(state, submission)
+        if reason is not None:
+            return reason
+        act = _act(state, submission, principals)
+        return _refuse_signers(submission.entry_type.signers(state, act, at), principals)
+
     def record(self, state: State, submission: Submission, at: int) -> Applied | Reason:
         """Record the entry in the state, or tell why not; a refusal changes nothing.
 

@@ -130,6 +130,11 @@ class EntryType(Generic[S, P]):
     codec: Codec[P] = field(init=False)
     attachments: tuple[tuple[str, str], ...] = field(init=False)
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether there are heavy proofs to check."""
+        return self.evidence is not _no_evidence
+
     def __post_init__(self) -> None:
         assert_wire_type(self.payload)
         object.__setattr__(self, "codec", Codec(self.payload))
