@@ -2,6 +2,7 @@
 """Listening: connections are limited, logs hold nothing personal, sessions and limits stay within their tables."""
 
 import asyncio
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any
 
@@ -10,7 +11,7 @@ from aiohttp import web
 from http_kit import http_node
 from structlog.testing import capture_logs
 
-from ecot_node.http import limits, sessions
+from ecot_node.http import limits, server, sessions
 from ecot_node.http.context import LOOPBACK, Rate
 from ecot_node.http.decode import negotiate_locale
 from ecot_node.http.limits import Buckets, client_of, is_client_within
@@ -136,3 +137,61 @@ async def test_locks_are_forgotten_when_nobody_holds_them() -> None:
         for number in range(MAX_LOCKS + 10):
             locks.of(str(number))
         assert locks.of("held").locked()
+
+
+async def _closes(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(20):
+        return await reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: node\r\n"], ids=["nothing", "blank", "half"]
+)
+async def test_a_connection_without_a_request_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.05)
+    app = web.Application()
+    app.router.add_get("/", _hello)
+    listener = await listen(app, "127.0.0.1", 0, max_connections=1)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(sent)
+        with suppress(ConnectionError):
+            assert await _closes(reader)
+        writer.close()
+        _, writer, line = await _ask(listener.port)
+        assert line == b"HTTP/1.1 200 OK\r\n", "its place is free again"
+        writer.close()
+    finally:
+        await listener.stop()
+
+
+async def test_a_connection_that_asked_once_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.05)
+    app = web.Application()
+    app.router.add_get("/", _hello)
+    listener = await listen(app, "127.0.0.1", 0, max_connections=1)
+    try:
+        reader, writer, _ = await _ask(listener.port)
+        while (await reader.readline()) != b"\r\n":
+            pass
+        assert await reader.readexactly(5) == b"hello"
+        await asyncio.sleep(0.2)
+        writer.write(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+    finally:
+        await listener.stop()
+
+
+async def test_one_address_holds_a_quarter_of_the_connections() -> None:
+    app = web.Application()
+    app.router.add_get("/", _hello)
+    listener = await listen(app, "127.0.0.1", 0, max_connections=4, trusted=())
+    try:
+        first = await _ask(listener.port)
+        second = await _ask(listener.port)
+        assert [first[2], second[2]] == [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 Service Unavailable\r\n"]
+        for one in (first, second):
+            one[1].close()
+    finally:
+        await listener.stop()

@@ -18,7 +18,11 @@ async def test_evidence_of_a_stranger_is_not_looked_at(
 ) -> None:
     looked_at: list[Submission] = []
     kit = LedgerKit()
-    monkeypatch.setattr(Submission, "find_bad_evidence", lambda submission: looked_at.append(submission))
+
+    def note(submission: Submission) -> None:
+        looked_at.append(submission)
+
+    monkeypatch.setattr(Submission, "find_bad_evidence", note)
     writer = make_writer(MemoryStore(), kit)
     await writer.start()
     await writer.submit(entries_of(kit))
