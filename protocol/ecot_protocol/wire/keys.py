@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Public keys, key ids and signatures.
+r"""Public keys, key ids and signatures.
 
 A public key on the wire is one algorithm byte and the raw key: ``01`` + 32 bytes for Ed25519 (RFC 8032). Numbers 2
 (ECDSA P-256) and 3 (ML-DSA-44) are reserved. A key id is the first 16 bytes of
-SHA-256(``"ecot/key/v1\\n"`` + public key). Signing is deterministic, so it belongs to this pure package; making a seed
+SHA-256(``"ecot/key/v1\n"`` + public key). Signing is deterministic, so it belongs to this pure package; making a seed
 is the client's affair.
 
 >>> public_key = public_key_of(bytes(32))
