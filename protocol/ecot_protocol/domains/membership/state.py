@@ -108,7 +108,7 @@ class MembershipSlice:
         return (self.applications, self.members, self.mandates, self.recoveries, self.spent)  # type: ignore[return-value]
 
     def lapsed_applications(self, at: int) -> list[bytes]:
-        """Return the members-to-be whose applications are over, ascending: the order of rows is no part of the state."""
+        """Return the members-to-be whose applications are over, ascending (rows have no order in the digest)."""
         return sorted(member for member, lapses_ms in self.applications.items() if lapses_ms <= at)
 
     def is_active(self, member: bytes | None) -> bool:
