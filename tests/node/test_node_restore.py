@@ -85,20 +85,33 @@ def test_a_restored_old_backup_serves_reads_only(folder: Path, tmp_path: Path, w
     restore(tmp_path / "backup", tmp_path / "again", folder)
     with serve(tmp_path / "again") as node:
         assert node.wait_for("reason", "witness_ahead")["mode"] == "read_only"
-        status, problem = node.post_problem(application(node.ledger, "second history")[0])
+        status, problem = node.post_problem(application(node.ledger, "second.history")[0])
         assert (status, problem["code"], problem["params"]) == (503, "not_writing", {"why": "witness_ahead"})
         assert node.get("/v1/ledger")[1]["size"] == size
     assert newest_checkpoint(tmp_path / "again").split(b"\n")[1] == str(size).encode()
 
 
-def test_the_guard_stays_after_another_start(folder: Path, tmp_path: Path, witness: FakeWitness) -> None:
+def test_the_guard_stays_after_another_start_even_if_the_witness_is_gone(folder: Path, tmp_path: Path) -> None:
+    witness = FakeWitness()
     add_witness(folder, witness.url)
     must_run("backup", str(folder), str(tmp_path / "backup"))
     witness.keep(post_one_more(folder, "later"))
     restore(tmp_path / "backup", tmp_path / "again", folder)
-    for _ in range(2):
-        with serve(tmp_path / "again") as node:
-            node.wait_for("reason", "witness_ahead")
+    with serve(tmp_path / "again") as node:
+        node.wait_for("reason", "witness_ahead")
+    witness.close()
+    with serve(tmp_path / "again") as node:
+        node.wait_for("reason", "witness_ahead")
+
+
+def test_a_second_history_that_was_begun_is_found_out(folder: Path, tmp_path: Path, witness: FakeWitness) -> None:
+    other = copy_folder(folder, tmp_path / "other")
+    witness.keep(post_one_more(folder, "first.history"))
+    for number in range(2):
+        post_one_more(other, f"second.history{number}")
+    add_witness(other, witness.url)
+    with serve(other) as node:
+        node.wait_for("reason", "witness_ahead")
 
 
 def test_a_node_is_whole_again_once_the_missing_records_are_back(

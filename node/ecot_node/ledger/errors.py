@@ -12,8 +12,8 @@ class NotWriting(EcotError):
     """The ledger takes no entries now.
 
     Args:
-        reason: stable code: ``clock_jump``, ``witness_ahead``, ``store_failed``, ``store_full``, ``rules_unknown``,
-            ``not_founded``, ``stopping``.
+        reason: stable code: ``clock_jump``, ``witness_ahead``, ``witness_unasked``, ``log_corrupt``, ``store_failed``,
+            ``store_full``, ``rules_unknown``, ``not_founded``, ``stopping``. Each is told in docs/operating.
     """
 
     def __init__(self, reason: str) -> None:
