@@ -10,7 +10,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -71,7 +71,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
         peer = transport.get_extra_info("peername")
         self._client = client_of(peer[0] if isinstance(peer, tuple) else None, (), ())
         if not self._doors.enter(self._client):
