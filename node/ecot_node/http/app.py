@@ -78,7 +78,13 @@ class Endpoint:
         caller = await self._caller(http)
         query = http.rel_url.query.items() if http.rel_url.raw_query_string else ()
         params = self._params.decode(http.match_info.items(), query)
-        body = await self._body.decode(http)
+        with self._services.lease(self._services.bodies, client) as lease:
+            body = await self._body.decode(http, lease.take)
+            return await self._handle(http, caller, client, params, body)
+
+    async def _handle(
+        self, http: web.Request, caller: Caller | None, client: str, params: Any, body: Any
+    ) -> web.StreamResponse:
         request = Request(self._context, self._services, caller, client, http[_LOCALE], params, body, http)
         if self.route.is_stream:
             return await self.route.handler(request)  # type: ignore[no-any-return]  # a stream answers by itself

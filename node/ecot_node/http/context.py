@@ -35,8 +35,13 @@ class HttpSettings:
         max_streams_each: of one session, or of one address without a session.
         address_rate: of one client address (IPv6: of its /64); None: no limit.
         session_rate: of one session; None: no limit.
-        entries_rate: of entries, of one client address; None: no limit.
-        draft_rate: of drafts that one person may leave.
+        entries_rate: of entries, each counted as often as it has signatures to check, of one client address; None: no
+            limit.
+        draft_rate: of drafts that one person may leave, each counted by its size (`DRAFT_UNIT_BYTES`).
+        proof_rate: of requests for proofs, each of which may add a seal to the log, of one person.
+        bodies_bytes: of bodies received and not yet answered, in all.
+        bodies_bytes_each: of one client address.
+        entries_waiting_each: entries of one client address that wait for the writer.
         body_timeout_s: to receive a body.
         answer_timeout_s: to answer, bodies and event streams apart.
         heartbeat_s: between two comments on a silent event stream.
@@ -52,6 +57,10 @@ class HttpSettings:
     session_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
     entries_rate: Rate | None = field(default_factory=lambda: Rate(per_second=1_000, burst=20_000))
     draft_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 60, burst=60))
+    proof_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 30, burst=30))
+    bodies_bytes: int = 256 * 1024 * 1024
+    bodies_bytes_each: int = 64 * 1024 * 1024
+    entries_waiting_each: int = 10_000
     body_timeout_s: float = 30
     answer_timeout_s: float = 60
     heartbeat_s: float = 15

@@ -97,8 +97,12 @@ class BodyDecoder(Generic[B]):
         if body is not None and not isinstance(body, Media):
             self._decode = msgspec.json.Decoder(body).decode
 
-    async def decode(self, http: web.Request) -> B | None:
+    async def decode(self, http: web.Request, hold: Callable[[int], None]) -> B | None:
         """Return the body.
+
+        Args:
+            http: the request.
+            hold: told of each piece of the body, by its size in bytes; raises where there is no room for it.
 
         Raises:
             Problem: ``media_type_unknown``, ``body_too_large``, ``request_timeout``, ``request_malformed``.
@@ -109,14 +113,14 @@ class BodyDecoder(Generic[B]):
             raise Problem("media_type_unknown", "a body is sent without Content-Encoding")
         if self._content_type not in (ANY_CONTENT_TYPE, http.content_type):
             raise Problem("media_type_unknown", f"expected {self._content_type}", expected=self._content_type)
-        raw = await self._receive(http)
+        raw = await self._receive(http, hold)
         try:
             decoded: B = self._decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed(msgspec.DecodeError(str(error))) from None
         return decoded
 
-    async def _receive(self, http: web.Request) -> bytes:
+    async def _receive(self, http: web.Request, hold: Callable[[int], None]) -> bytes:
         if (http.content_length or 0) > self._limit:
             raise Problem("body_too_large", limit_bytes=self._limit)
         body = bytearray()
@@ -124,6 +128,7 @@ class BodyDecoder(Generic[B]):
             async with asyncio.timeout(self._timeout_s):
                 async for chunk in http.content.iter_any():
                     body += chunk
+                    hold(len(chunk))
                     if len(body) > self._limit:
                         raise Problem("body_too_large", limit_bytes=self._limit)
         except TimeoutError:

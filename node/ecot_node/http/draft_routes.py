@@ -38,6 +38,8 @@ from ecot_protocol.wire.reply import Outcome, Recorded, RecordedBefore, Refused
 SCANNED_PER_PAGE: Final = 200
 """Drafts looked at for one page: it may come out short, and yet have a next one."""
 BATCH: Final = 50
+DRAFT_UNIT_BYTES: Final = 16 * 1024
+"""A larger draft counts as several against the rate of drafts: they are kept for up to 31 days."""
 
 
 class DraftParams(Params):
@@ -188,7 +190,7 @@ async def post_draft(request: Request[None, bytes]) -> OutcomeReply:
     context, caller = request.context, request.signed_in
     entry = drafts.read_entry(request.body)
     standing = await drafts.begin(context, entry, caller)
-    request.services.take(request.services.drafts, caller.person)
+    request.services.take(request.services.drafts, caller.person, 1 + len(request.body) // DRAFT_UNIT_BYTES)
     async with request.services.locks.of(standing.draft_id):
         kept = await context.store.draft_get(standing.draft_id)
         if kept is not None:  # the same draft from another signer: what was signed before stays

@@ -29,9 +29,12 @@ async def post_entries(request: Request[None, bytes]) -> Content:
     The request is a canonical msgpack array of entries, the reply is that of the specification of the wire. Sending the
     same entries again is always safe.
     """
+    services, client = request.services, request.client
     batch = read_batch(request.body)
-    request.services.take(request.services.entries, request.client, len(batch))
-    reply = await submit(request.context.ledger, batch)
+    services.take(services.entries, client, sum(map(_cost, batch)))
+    with services.lease(services.waiting, client) as lease:
+        lease.take(len(batch))
+        reply = await submit(request.context.ledger, batch)
     return Content(REPLY.encode(reply), MSGPACK)
 
 
@@ -48,6 +51,11 @@ def read_batch(raw: bytes) -> Sequence[Entry | Refused]:
     _require_count(len(entries))
     # Only a body above the limit of one entry can hold an entry above it.
     return entries if len(raw) <= MAX_ENTRY_SIZE_BYTES else [_decode(one) for one in _split(raw)]
+
+
+def _cost(one: Entry | Refused) -> int:
+    """Return how much an entry counts: what it costs the node is to check its signatures, wrong ones too."""
+    return len(one.signatures) if isinstance(one, Entry) and len(one.signatures) > 1 else 1
 
 
 def _require_count(count: int) -> None:

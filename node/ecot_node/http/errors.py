@@ -63,7 +63,7 @@ EVERYWHERE: Final = ("request_malformed", "rate_limited", "internal", "answer_ti
 """Problems that any route can answer."""
 WITH_SESSION: Final = ("session_missing", "session_ended")
 """Problems of a route that needs a session."""
-WITH_BODY: Final = ("body_too_large", "media_type_unknown", "request_timeout")
+WITH_BODY: Final = ("body_too_large", "media_type_unknown", "request_timeout", "overloaded")
 """Problems of a route that reads a body."""
 
 ParamValue = str | int | bool | None

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Limits on how much one client may ask: token buckets in one bounded table, and who a client is.
+"""Limits on how much one client may ask: token buckets in one bounded table, what it may hold at one time, and who a
+client is.
 
 >>> buckets = Buckets(Rate(per_second=1, burst=2))
 >>> [buckets.wait_s("ada", 0.0) for _ in range(3)]
@@ -57,6 +58,50 @@ class Buckets:
         if len(self._levels) > MAX_BUCKETS:
             self._levels.popitem(last=False)
         return (needed - level) / self._per_second if waits else 0.0
+
+
+class Holdings:
+    """How much of something limited, in all and by each client, is held at this moment.
+
+    >>> held = Holdings(most=100, most_each=60)
+    >>> held.take("ada", 60), held.take("ada", 1), held.take("bob", 41), held.take("bob", 40)
+    (True, False, False, True)
+    >>> held.give_back("ada", 60)
+    >>> held.take("bob", 20), len(held)
+    (True, 1)
+
+    Args:
+        most: in all.
+        most_each: by one client.
+    """
+
+    __slots__ = ("_by_client", "_most", "_most_each", "_total")
+
+    def __init__(self, *, most: int, most_each: int) -> None:
+        self._most, self._most_each = most, most_each
+        self._total = 0
+        self._by_client: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def take(self, client: str, amount: int) -> bool:
+        """Hold so much more; False if that is too much, and then nothing changes."""
+        held = self._by_client.get(client, 0) + amount
+        if held > self._most_each or self._total + amount > self._most:
+            return False
+        self._by_client[client] = held
+        self._total += amount
+        return True
+
+    def give_back(self, client: str, amount: int) -> None:
+        """Hold so much less."""
+        left = self._by_client.get(client, 0) - amount
+        self._total -= amount
+        if left > 0:
+            self._by_client[client] = left
+        else:
+            self._by_client.pop(client, None)
 
 
 def client_of(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:

@@ -90,6 +90,7 @@ def _reply(proof: StateProof) -> StateProofReply:
 async def post_proofs(request: Request[None, ProofsBody]) -> ProofsReply:
     """Prove rows of the state that are the caller's own: a balance, a limit, a mandate."""
     caller, context = request.signed_in, request.context
+    request.services.take(request.services.proofs, caller.person)
     rows = await context.ledger.read(lambda state: [_require_own(state, caller, row) for row in request.body.rows])
     proofs = await context.ledger.prove(rows)
     seal_index = proofs[0].seal_index

@@ -4,16 +4,18 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from ecot_node.http.context import Context
 from ecot_node.http.errors import Problem
 from ecot_node.http.events import EventHub
-from ecot_node.http.limits import Buckets
+from ecot_node.http.limits import Buckets, Holdings
 from ecot_node.http.metrics import Metrics
 from ecot_node.http.sessions import Sessions
+from ecot_protocol.wire.encoding import MAX_INTEGER
 
 MAX_LOCKS: Final = 4_096
 
@@ -34,6 +36,37 @@ class Locks:
         return lock
 
 
+class Lease:
+    """What one request holds, until it is answered.
+
+    Args:
+        holdings: of all requests.
+        client: whose request it is.
+    """
+
+    __slots__ = ("_client", "_held", "_holdings")
+
+    def __init__(self, holdings: Holdings, client: str) -> None:
+        self._holdings, self._client = holdings, client
+        self._held = 0
+
+    def take(self, amount: int) -> None:
+        """Hold so much more.
+
+        Raises:
+            Problem: ``overloaded``: all requests, or those of this client, hold too much.
+        """
+        if not self._holdings.take(self._client, amount):
+            raise Problem("overloaded", headers={"Retry-After": "1"})
+        self._held += amount
+
+    def end(self) -> None:
+        """Give everything back."""
+        if self._held:
+            self._holdings.give_back(self._client, self._held)
+            self._held = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Sessions, limits, event streams, metrics, locks, and the generated description of the interface.
@@ -47,11 +80,23 @@ class Services:
     callers: Buckets | None
     entries: Buckets | None
     drafts: Buckets
+    proofs: Buckets
+    bodies: Holdings
+    waiting: Holdings
     hub: EventHub
     metrics: Metrics
     locks: Locks = field(default_factory=Locks)
     openapi: dict[str, bytes] = field(default_factory=dict)
     endings: list[Callable[[], None]] = field(default_factory=list)
+
+    @contextmanager
+    def lease(self, holdings: Holdings, client: str) -> Iterator[Lease]:
+        """Hold what is taken from the lease until the block ends."""
+        lease = Lease(holdings, client)
+        try:
+            yield lease
+        finally:
+            lease.end()
 
     def take(self, buckets: Buckets | None, client: str | bytes, cost: int = 1) -> None:
         """Count what a client asks against a limit (None: no limit).
@@ -77,6 +122,9 @@ def build_services(context: Context) -> Services:
         callers=Buckets(settings.session_rate) if settings.session_rate else None,
         entries=Buckets(settings.entries_rate) if settings.entries_rate else None,
         drafts=Buckets(settings.draft_rate),
+        proofs=Buckets(settings.proof_rate),
+        bodies=Holdings(most=settings.bodies_bytes, most_each=settings.bodies_bytes_each),
+        waiting=Holdings(most=MAX_INTEGER, most_each=settings.entries_waiting_each),
         hub=hub,
         metrics=Metrics(context.ledger.status, lambda: len(sessions), lambda: len(hub)),
     )
