@@ -19,11 +19,11 @@ from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.federation.framing import Hello, encode_frame
-from ecot_node.federation.guard import ASK_AGAIN_S, ask_witnesses, find_ahead
+from ecot_node.federation.guard import UNASKED, HistoryGuard
 from ecot_node.federation.peers import LedgerPeers
 from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
-from ecot_node.http.context import Context, Network, Rate
+from ecot_node.http.context import LOOPBACK, Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
 from ecot_node.http.server import listen
 from ecot_node.ledger.clock import wall_ms
@@ -70,6 +70,8 @@ class Node:
             snapshots=folder / SNAPSHOTS_FOLDER,
             genesis=self._drafted_genesis(),
         )
+        urls = {one.ledger: one.url for one in settings.federation.peers if one.url}
+        self.guard = HistoryGuard(self.writer, self.store, urls, folder / RESTORED_MARK)
         self._stack = AsyncExitStack()
         self.federation: FederationService | None = None
         self.port = 0
@@ -87,16 +89,15 @@ class Node:
             await self.views.open()
             stack.push_async_callback(self.views.close)
             await self.writer.start(
-                ledger=self._drafted_genesis(), is_clock_confirmed=self._is_clock_confirmed, blocked="witness_unasked"
+                ledger=self._drafted_genesis(), is_clock_confirmed=self._is_clock_confirmed, blocked=UNASKED
             )
             stack.push_async_callback(self.writer.stop)
             await self._found()
             self.federation = self._make_federation()
             await self._serve(stack)
-            guard = asyncio.create_task(self._guard(), name="guard")
-            stack.push_async_callback(_cancel, guard)
-            if not self._has_to_ask_everybody():
-                await guard
+            await self.guard.look()
+            asking = asyncio.create_task(self.guard.hear_the_rest(), name="guard")
+            stack.push_async_callback(_cancel, asking)
             if self.federation is not None:
                 await self.federation.start()
                 stack.push_async_callback(self.federation.stop)
@@ -121,6 +122,7 @@ class Node:
             self.writer,
             self.store,
             make_transport(self.keys.seed("host"), settings.listen),
+            self.guard,
             agent=Signer(self.keys.seed("agent")),
             cosigner=cosigner,
             addresses=settings.peers,
@@ -137,38 +139,17 @@ class Node:
         path = self.folder / GENESIS_DRAFT
         if self.writer.log_key is not None or not path.is_file():
             return
-        self.writer.unblock("witness_unasked")  # nobody can have witnessed a log that has not begun
+        self.writer.unblock(UNASKED)  # nobody can have witnessed a log that has not begun
         reply = await self.writer.submit((decode_entry(path.read_bytes()),))
         if isinstance(reply.outcomes[0], Refused):
             log.warning("genesis_waits", code=reply.outcomes[0].code)
-
-    def _has_to_ask_everybody(self) -> bool:
-        return (self.folder / RESTORED_MARK).exists()
-
-    async def _guard(self) -> None:
-        """Let the writer begin once the witnesses have been asked; see `ecot_node.federation.guard`."""
-        urls = [peer.url for peer in self.settings.federation.peers if peer.url]
-        while True:
-            log_key, size = self.writer.log_key, self.writer.status().size
-            answers = await ask_witnesses(urls, log_key) if log_key is not None and urls else []
-            ahead = find_ahead(answers, size)
-            if ahead is not None:
-                log.error("witness_ahead", url=ahead.url, size=size, witness_size=ahead.size, note=ahead.note.decode())
-                self.writer.unblock("witness_unasked")  # the newer reason takes its place
-                self.writer.block("witness_ahead")
-                return
-            if all(answer.is_reached for answer in answers) or not self._has_to_ask_everybody():
-                break
-            log.warning("witness_unreached", urls=[one.url for one in answers if not one.is_reached])
-            await asyncio.sleep(ASK_AGAIN_S)
-        (self.folder / RESTORED_MARK).unlink(missing_ok=True)
-        self.writer.unblock("witness_unasked")
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
         routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, Signer(self.keys.seed("agent"))))
         app = make_app(self._context(), routes)
-        listener = await listen(app, http.host, http.port, max_connections=http.max_connections)
+        trusted = (*LOOPBACK, *_networks(http.trusted_proxies))
+        listener = await listen(app, http.host, http.port, max_connections=http.max_connections, trusted=trusted)
         stack.push_async_callback(listener.stop)
         self.port = listener.port
         log.info("http_listening", host=http.host, port=self.port)

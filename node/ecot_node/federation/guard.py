@@ -24,11 +24,11 @@ import structlog
 
 from ecot_node.ledger.tree import prove
 from ecot_node.ledger.writer import Writer
+from ecot_node.store.errors import StoreError
 from ecot_node.store.port import LogStore
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, open_checkpoint
 from ecot_protocol.wire.merkle import consistency_proof, verify_consistency
-from ecot_protocol.wire.note import NoteVerifier
 
 log = structlog.get_logger("ecot.guard")
 
@@ -137,7 +137,10 @@ class HistoryGuard:
         log.error("witness_ahead", source=source, shown=note.decode(errors="replace"), own=own.decode())
         self._writer.unblock(UNASKED)  # the newer reason takes its place
         self._writer.block(AHEAD, shown=note)
-        await self._store.meta_put(KEPT, note)
+        try:
+            await self._store.meta_put(KEPT, note)
+        except StoreError as error:  # the writer is stopped all the same, until the next start
+            log.error("witness_ahead_not_kept", error=str(error))
         return False
 
     async def _holds(self, shown: Checkpoint) -> bool:

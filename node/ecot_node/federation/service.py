@@ -8,7 +8,9 @@ The courier is pure and keeps nothing that it could not lose; this service carri
 - `Keep`: compare-and-swap in the store, durable before the next output. If somebody else cosigned a later checkpoint
   of that log meanwhile (over HTTP), what follows is not sent, and the courier starts anew from the store.
 - `ReadRecord`, `ReadGrowth`: records and proofs from the store.
-- `Ahead`: the writer is blocked; a second history never begins.
+- `Ahead`: the guard judges, and blocks the writer; a second history never goes on.
+
+On connecting, and whenever a partner will not cosign, it is asked what it last saw of our log (see `guard`).
 
 When the writer rebuilt its state, the courier starts anew.
 """
@@ -21,6 +23,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.port import PeerId, PeerStatus, Transport, TransportError
 from ecot_node.ledger.clock import wall_ms
@@ -31,7 +34,16 @@ from ecot_node.ledger.writer import Writer
 from ecot_node.store.errors import StoreError
 from ecot_node.store.port import ForkProof, LogStore, WitnessState
 from ecot_protocol.domains.federation.courier import Courier
-from ecot_protocol.domains.federation.messages import Cosigned, Message, Push, decode_message, encode_message
+from ecot_protocol.domains.federation.messages import (
+    AskHead,
+    Cosigned,
+    Head,
+    Message,
+    Problem,
+    Push,
+    decode_message,
+    encode_message,
+)
 from ecot_protocol.domains.federation.outputs import (
     Ahead,
     Append,
@@ -62,6 +74,8 @@ HEAD_PUSH_MS: Final = 2_000
 """So soon at the latest is a record shown to witnesses."""
 QUEUE_MAX: Final = 2_048
 """Messages that wait for one partner; the oldest are dropped, the courier asks again."""
+DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
+"""Why a witness does not cosign what does not extend the checkpoint of ours that it keeps."""
 
 
 class PeerAddress(Protocol):
@@ -81,6 +95,7 @@ class FederationService:
         writer: started, and past its genesis.
         store: of the same node, open.
         transport: not started.
+        guard: judges what partners saw of our log.
         agent: signs the node's entries.
         cosigner: cosigns partners' checkpoints, named like our log.
         addresses: where partners are found.
@@ -92,13 +107,14 @@ class FederationService:
         writer: Writer,
         store: LogStore,
         transport: Transport,
+        guard: HistoryGuard,
         *,
         agent: Signer,
         cosigner: Cosigner,
         addresses: Sequence[PeerAddress],
         hello: bytes,
     ) -> None:
-        self._writer, self._store, self._transport = writer, store, transport
+        self._writer, self._store, self._transport, self._guard = writer, store, transport, guard
         self._agent, self._cosigner, self._hello = agent, cosigner, hello
         self._addresses = {bytes.fromhex(one.ledger): tuple(one.addresses) for one in addresses}
         self._ledger_of: dict[PeerId, bytes] = {}
@@ -160,18 +176,27 @@ class FederationService:
             try:
                 self._know_peers()
                 await self._with_courier(self._tell_head)
-                if self._has_reconnected():
+                reconnected = self._find_reconnected()
+                for peer_id in reconnected:
+                    self._ask_head(self._ledger_of[peer_id])
+                if reconnected:
                     await self._with_courier(lambda courier: courier.reconnected(wall_ms()))
             except StoreError as error:
                 log.warning("courier_waits", error=str(error))
+            except Exception:  # whatever broke, the courier begins anew at the next tick; nothing is lost by it
+                log.exception("courier_failed")
 
-    def _has_reconnected(self) -> bool:
-        """Tell whether a partner can be reached that could not be at the last look."""
-        before, self._connected = (
-            self._connected,
-            {peer_id for peer_id in self._ledger_of if self._transport.status(peer_id).is_connected},
-        )
-        return not self._connected <= before
+    def _find_reconnected(self) -> set[PeerId]:
+        """Return the partners that can be reached now and could not be at the last look."""
+        before = self._connected
+        self._connected = {one for one in self._ledger_of if self._transport.status(one).is_connected}
+        return self._connected - before
+
+    def _ask_head(self, ledger: bytes) -> None:
+        """Ask a partner for the newest checkpoint of our log that it cosigned."""
+        queue, log_key = self._queues.get(ledger), self._writer.log_key
+        if queue is not None and log_key is not None:
+            queue.put(AskHead(log_key.name))
 
     def _tell_head(self, courier: Courier) -> list[Output]:
         return courier.head(self._writer.checkpoint(), wall_ms())
@@ -198,14 +223,25 @@ class FederationService:
         for raw in messages:
             try:
                 await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, wall_ms()))  # type: ignore[misc]
-                await self._keep_cosignatures(raw)
+                await self._take_of_our_log(ledger, decode_message(raw))
             except RemoteProtocolError as error:
                 log.warning("message_refused", partner=ledger.hex(), code=error.code)
+            except (StoreError, OSError) as error:
+                log.warning("message_dropped", partner=ledger.hex(), error=str(error))
 
-    async def _keep_cosignatures(self, raw: bytes) -> None:
+    async def _take_of_our_log(self, ledger: bytes, message: Message) -> None:
+        """Take what a partner says of our own log."""
+        match message:
+            case Cosigned():
+                await self._keep_cosignatures(message)
+            case Head(origin, note) if self._writer.log_key is not None and origin == self._writer.log_key.name:
+                await self._guard.heard(ledger.hex(), note)
+            case Problem(code) if code in DISAGREES:
+                self._ask_head(ledger)
+
+    async def _keep_cosignatures(self, message: Cosigned) -> None:
         """Keep a partner's cosignatures of our own log, which the courier has found good."""
-        message = decode_message(raw)
-        if not isinstance(message, Cosigned) or self._courier is None:
+        if self._courier is None:
             return
         shown = self._courier.cosigned_target()
         if shown is None or Checkpoint.parse(shown.text).size != message.size:
@@ -222,9 +258,15 @@ class FederationService:
             if self._courier is None or self._state is not self._writer.state:
                 await self._restart_courier()
             assert self._courier is not None
-            outputs = deque(ask(self._courier))
-            while outputs:
-                await self._do(outputs.popleft(), outputs)
+            try:
+                outputs = deque(ask(self._courier))
+                while outputs:
+                    await self._do(outputs.popleft(), outputs)
+            except RemoteProtocolError:  # of a message: nothing has changed
+                raise
+            except Exception:
+                self._courier = None  # it believes done what was not
+                raise
 
     async def _restart_courier(self) -> None:
         """Begin anew from the ledger and from what is kept, as after a crash."""
@@ -258,8 +300,7 @@ class FederationService:
                 log.error("fork_found", origin=output.origin)
                 await self._store.fork_put(ForkProof(output.origin, output.first, output.second, b""))
             case Ahead():
-                log.error("witness_ahead", checkpoint=output.checkpoint.decode())
-                self._writer.block("witness_ahead")
+                await self._guard.judge(output.checkpoint, "courier")
 
     async def _tell(self, tell: Tell) -> None:
         if isinstance(tell.message, Push):

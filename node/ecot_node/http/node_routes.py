@@ -60,6 +60,8 @@ class LedgerReply(JsonReply):
         statutes_version: newest.
         mode: ``writing``, ``read_only``, ``stopped`` or ``draft`` (no genesis yet).
         reason: why it is not writing, a stable code.
+        witness_checkpoint: with the reason ``witness_ahead``, the checkpoint of this log that a partner keeps and that
+            the log does not hold: compare it with `checkpoint`; empty otherwise.
         units: of account.
         node_keys: public halves.
         log_vkey: C2SP verifier key of the log.
@@ -77,6 +79,7 @@ class LedgerReply(JsonReply):
     statutes_version: Count | None
     mode: Literal["writing", "read_only", "stopped", "draft"]
     reason: str | None
+    witness_checkpoint: str
     units: tuple[UnitReply, ...]
     node_keys: NodeKeysReply
     log_vkey: str | None
@@ -92,13 +95,18 @@ class HealthReply(JsonReply):
 
 
 class ReadyReply(JsonReply):
-    """How the ledger is: see `LedgerReply.mode`; `views_size` records show in lists, `waiting` entries wait."""
+    """How the ledger is: see `LedgerReply.mode`; `views_size` records show in lists, `waiting` entries wait.
+
+    `checkpoint` is the newest durable one; `witness_checkpoint` as in `LedgerReply`.
+    """
 
     mode: str
     reason: str | None
     size: Count
     views_size: Count
     waiting: Count
+    checkpoint: str
+    witness_checkpoint: str
 
 
 class DocsParams(Params):
@@ -128,6 +136,7 @@ async def get_ledger(request: Request[None, None]) -> LedgerReply:
         statutes_version=profile.statutes_version if profile else None,
         mode=status.mode,  # type: ignore[arg-type]  # the port names the four
         reason=status.reason,
+        witness_checkpoint=status.witness_checkpoint,
         units=tuple(UnitReply(code=one.code, kind=one.kind, scale=one.scale) for one in units),
         node_keys=NodeKeysReply(**{one: keys.get(one) for one in ("agent", "cosigner", "host", "log")}),
         log_vkey=_log_vkey(profile, keys.get("log")),
@@ -159,6 +168,8 @@ async def get_ready(request: Request[None, None]) -> ReadyReply:
         size=status.size,
         views_size=status.views_size,
         waiting=status.waiting,
+        checkpoint=request.context.ledger.checkpoint().decode(),
+        witness_checkpoint=status.witness_checkpoint,
     )
 
 

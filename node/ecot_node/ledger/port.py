@@ -46,12 +46,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the ledger is.
 
     Attributes:
-        mode: ``writing``; ``read_only`` (a witness is ahead of us, or rules that this release lacks); ``stopped`` (the
-            store failed or the clock jumped); ``draft`` (no genesis yet).
+        mode: ``writing``; ``read_only`` (a witness saw records that we lack, or must be asked
+            first, or this release lacks rules); ``stopped`` (the store failed or the clock jumped); ``draft`` (no
+            genesis yet).
         reason: stable code that explains a mode other than ``writing``.
         size: durable records.
         views_size: records that the views show.
         waiting: entries in the writer's queue.
+        witness_checkpoint: the checkpoint of ours that a witness keeps and our log does not hold (``witness_ahead``),
+            a signed note; empty if there is none.
     """
 
     mode: str
@@ -59,6 +62,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     views_size: int
     waiting: int
+    witness_checkpoint: str = ""
 
 
 class StateProof(msgspec.Struct, frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ class Writer:
         self._settled = asyncio.Event()
         self._settled.set()
         self._blocked: str | None = "stopping"
+        self._witness_checkpoint = b""
         self._listeners: list[Callable[[Sequence[RecordedEntry]], None]] = []
         self._quarantine: set[bytes] = set()
         self._task: asyncio.Task[None] | None = None
@@ -260,6 +261,7 @@ class Writer:
             size=self._edge.size,
             views_size=self._follower.size,
             waiting=self._waiting,
+            witness_checkpoint=self._witness_checkpoint.decode(errors="replace"),
         )
 
     def checkpoint(self) -> bytes:
@@ -270,8 +272,14 @@ class Writer:
         """Return a copy of the tree's edge as of the newest durable record, for proofs."""
         return snapshot_edge(self._edge)
 
-    def block(self, reason: str) -> None:
-        """Take no more entries until the node is started again; `reason` is a code of `NotWriting`."""
+    def block(self, reason: str, *, shown: bytes = b"") -> None:
+        """Take no more entries until the node is started again.
+
+        Args:
+            reason: a code of `NotWriting`.
+            shown: the checkpoint that a witness keeps and our log does not hold.
+        """
+        self._witness_checkpoint = shown or self._witness_checkpoint
         if self._blocked is None:
             log.error("ledger_blocked", reason=reason)
             self._blocked = reason
@@ -368,6 +376,11 @@ class Writer:
             return
         admitted = [one for pending in batch for one in pending.items if isinstance(one, Admitted)]
         await check_signatures(admitted, self._state, self._checker)
+        status = self.status()
+        if status.mode == "read_only":  # meanwhile a witness has shown that our log is an old one
+            for pending in batch:
+                pending.fail(NotWriting(status.reason or ""))
+            return
         self._settled.clear()
         group = Group(self._machine, self._state, self._clock.next_ms(), self._quarantine)
         try:
