@@ -17,6 +17,7 @@ When the writer rebuilt its state, the courier starts anew.
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -25,6 +26,7 @@ import structlog
 
 from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
+from ecot_node.federation.peer_limits import PeerLimits
 from ecot_node.federation.port import PeerId, PeerStatus, Transport, TransportError
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
@@ -32,6 +34,7 @@ from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.tree import prove
 from ecot_node.ledger.writer import Writer
 from ecot_node.store.errors import StoreError
+from ecot_node.store.forks import keep_fork
 from ecot_node.store.port import ForkProof, LogStore, WitnessState
 from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.messages import (
@@ -119,6 +122,7 @@ class FederationService:
         self._addresses = {bytes.fromhex(one.ledger): tuple(one.addresses) for one in addresses}
         self._ledger_of: dict[PeerId, bytes] = {}
         self._queues: dict[bytes, _PeerQueue] = {}
+        self._limits: dict[bytes, PeerLimits] = {}
         self._kept_sizes: dict[str, int] = {}
         self._courier: Courier | None = None
         self._state: State | None = None
@@ -220,10 +224,15 @@ class FederationService:
         ledger = self._ledger_of.get(peer_id)
         if ledger is None:
             return
+        limits = self._limits.setdefault(ledger, PeerLimits(time.monotonic))
         for raw in messages:
             try:
+                message = decode_message(raw)
+                deals = self._writer.state.federation
+                if not limits.allows(message, deals.promises, deals.decisions):
+                    continue  # the partner asks again; a line in the log for each would be one more thing to flood
                 await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, wall_ms()))  # type: ignore[misc]
-                await self._take_of_our_log(ledger, decode_message(raw))
+                await self._take_of_our_log(ledger, message)
             except RemoteProtocolError as error:
                 log.warning("message_refused", partner=ledger.hex(), code=error.code)
             except (StoreError, OSError) as error:
@@ -298,7 +307,7 @@ class FederationService:
                     self._courier = None
             case KeepFork():
                 log.error("fork_found", origin=output.origin)
-                await self._store.fork_put(ForkProof(output.origin, output.first, output.second, b""))
+                await keep_fork(self._store, ForkProof(output.origin, output.first, output.second, b""))
             case Ahead():
                 await self._guard.judge(output.checkpoint, "courier")
 

@@ -15,6 +15,7 @@ from ecot_node.http.fields import HashHex, Params
 from ecot_node.http.log_routes import TEXT
 from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
 from ecot_node.http.services import Services
+from ecot_node.store.forks import keep_fork
 from ecot_node.store.port import ForkProof, WitnessState
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint
@@ -81,7 +82,7 @@ async def _record(
 async def _keep_fork(context: Context, services: Services, known: WitnessState, asked: AddCheckpointRequest) -> None:
     origin = asked.checkpoint.origin
     proof = ForkProof(origin, known.note, asked.note.format(), b"")
-    await context.store.fork_put(proof)
+    await keep_fork(context.store, proof)
     services.metrics.fork_found()
     log.error("peer_log_forked", origin=origin, size=asked.checkpoint.size)
 
