@@ -28,6 +28,11 @@ START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
 POLL_INTERVAL_S: Final = 0.05
 LOOPBACK: Final = "127.0.0.1"
+ALL_FROM_ONE_ADDRESS: Final = {
+    "ECOT_NODE_HTTP__ENTRIES_PER_MINUTE": "600000",
+    "ECOT_NODE_HTTP__REQUESTS_PER_MINUTE": "60000",
+}
+"""Every member of the demo has the same address, so the limits of one client are raised."""
 
 
 class NodeFailed(EcotError):
@@ -135,7 +140,7 @@ class NodeProcess:
         await self._wait_until_ready()
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        environment = {"ECOT_NODE_LOG__LEVEL": "warning", **os.environ}
+        environment = {**ALL_FROM_ONE_ADDRESS, "ECOT_NODE_LOG__LEVEL": "warning", **os.environ}
         with self.log_path.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "ecot_node", "serve", str(self.folder)],

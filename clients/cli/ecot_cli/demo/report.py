@@ -103,7 +103,7 @@ def _revenue(teller: Teller, shared: Shared) -> list[Table]:
         heads.add_row(code, _money(teller, amount))
     heads.add_section()
     heads.add_row("", _money(teller, shared.revenue_minor))
-    best = _table(teller, "table_revenue", "col_member", "col_works", "col_plays", "col_amount", numbers=3)
+    best = _table(teller, "table_best", "col_member", "col_works", "col_plays", "col_amount", numbers=3)
     for name, works, uses, amount in shared.best:
         best.add_row(name, str(works), _decimal(teller, uses), _money(teller, amount))
     return [heads, best]
