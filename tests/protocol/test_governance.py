@@ -434,6 +434,7 @@ CASES: dict[tuple[str, str], Case] = {
 ELSEWHERE = {
     ("governance.open_poll", "statutes_in_the_past"),
     ("governance.open_poll", "polls_full"),
+    ("governance.open_poll", "own_polls_full"),
     ("governance.open_poll", "electorate_too_large"),
     ("governance.adopt_statutes", "statutes_in_the_past"),
     ("governance.adopt_statutes", "statutes_unsound"),
@@ -469,6 +470,19 @@ def test_the_limits_of_size_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kit.refused("governance.open_poll", poll(kit), **kit.by(ada)) == "electorate_too_large"
     monkeypatch.setattr(acts, "MAX_OPEN_POLLS", 1)
     assert kit.refused("governance.open_poll", poll(kit), **kit.by(ada)) == "polls_full"
+
+
+def test_one_member_does_not_take_every_place_for_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acts, "MAX_OPEN_POLLS_EACH", 2)
+    kit = LedgerKit()
+    ada, bob = kit.join("ada"), kit.join("bob")
+    first = open_poll(kit, poll(kit), ada)
+    open_poll(kit, poll(kit), ada)
+    assert kit.refused("governance.open_poll", poll(kit), **kit.by(ada)) == "own_polls_full"
+    open_poll(kit, poll(kit), bob)
+    kit.now = kit.state.governance.polls[first].closes_at_ms
+    kit.must("governance.close_poll", ClosePoll(poll=first), **kit.by(bob))
+    open_poll(kit, poll(kit), ada)
 
 
 def test_nobody_votes_for_another_member() -> None:

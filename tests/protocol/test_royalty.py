@@ -18,7 +18,7 @@ from ecot_protocol.domains.membership.acts import AttestPayment, Exclude, GrantM
 from ecot_protocol.domains.membership.state import Mandate
 from ecot_protocol.domains.royalty import facts, periods
 from ecot_protocol.domains.royalty.acts import ReportUse, Subscribe
-from ecot_protocol.domains.royalty.periods import ClosePeriod, OpenPeriod, PayOut
+from ecot_protocol.domains.royalty.periods import MAX_PERIOD_AHEAD_MS, ClosePeriod, OpenPeriod, PayOut
 from ecot_protocol.domains.royalty.sharing import share_revenue
 from ecot_protocol.domains.royalty.state import UseCount
 from ecot_protocol.ledger.accounts import ACCOUNT_REASONS
@@ -365,6 +365,8 @@ def reporting(kind: str) -> Case:
         by, payload = library, report(period, library, {works[0]: 1, works[1]: 1})
         if kind == "firm":
             by, payload = ada, report(period, ada, {works[0]: 1})
+        elif kind == "excluded":
+            kit.must("membership.exclude", Exclude(member=library.member, reason=None), author=BOARD, signers=kit.board)
         elif kind == "unsorted":
             payload = ReportUse(counts=payload.counts[::-1], institution=library.member, part=1, period=period)
         elif kind == "unknown period":
@@ -411,12 +413,14 @@ CASES: dict[tuple[str, str], Case] = {
     (SUBSCRIBE, "subscription_empty"): subscribing(until_ms=START_MS),
     (SUBSCRIBE, "credit_limit_exceeded"): subscribing(total_minor=MAX_INTEGER),
     (REPORT, "institution_needed"): reporting("firm"),
+    (REPORT, "member_not_active"): reporting("excluded"),
     (REPORT, "period_unknown"): reporting("unknown period"),
     (REPORT, "report_repeated"): reporting("repeated"),
     (REPORT, "works_not_sorted"): reporting("unsorted"),
     (REPORT, "work_unknown"): reporting("unknown work"),
     (REPORT, "use_out_of_range"): reporting("too much"),
     (OPEN, "period_empty"): opening(length_ms=0),
+    (OPEN, "period_ends_too_late"): opening(length_ms=MAX_PERIOD_AHEAD_MS),
     (OPEN, "period_code_taken"): opening(code="2026-q3"),
     (OPEN, "period_overlaps"): opening(starts_ms=START_MS + QUARTER_MS - 1),
     (CLOSE, "period_unknown"): closing("unknown"),

@@ -17,8 +17,8 @@ from ecot_protocol.wire.encoding import Count, Integer, Positive, UnitCode, Wire
 MINIMUM_DURATION_MS: Final = 1_000
 WEIGHT_TOTAL_BP: Final = 10_000
 MAX_COLLEGES: Final = 16
-RESERVED_HEADS: Final = frozenset(("bank", "claims", "royalties", "subscriptions"))
-"""Purposes of accounts that no head of a sharing can be named after."""
+RESERVED_HEADS: Final = frozenset(("bank", "capital", "capital_called", "claims", "royalties", "subscriptions"))
+"""Purposes of accounts that no head of a sharing can be named after: revenue is no capital."""
 
 Duration = Annotated[int, msgspec.Meta(ge=MINIMUM_DURATION_MS, le=100 * 366 * 86_400_000)]
 """Milliseconds, from a second to a century."""

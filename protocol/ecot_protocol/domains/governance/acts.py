@@ -28,6 +28,7 @@ from ecot_protocol.domains.governance.roll import (
 from ecot_protocol.domains.governance.state import (
     ADOPTION_WINDOW_MS,
     MAX_OPEN_POLLS,
+    MAX_OPEN_POLLS_EACH,
     VOTE_SCOPE,
     Adoption,
     Amendment,
@@ -137,7 +138,7 @@ def _check_open(state: GovernanceState, act: Act[OpenPoll], at: int) -> Reason |
         return Reason.of("statutes_version_mismatch", expected=version)
     reason = _check_times(act.payload, statutes.governance, at) or _check_terms(act.payload)
     reason = reason or _check_amendment(state, act.payload, statutes.governance, at)
-    return reason or _check_electorate(state)
+    return reason or _check_room(state, act.author) or _check_electorate(state)
 
 
 def _check_times(payload: OpenPoll, rules: GovernanceStatutes, at: int) -> Reason | None:
@@ -188,9 +189,16 @@ def _rate_params(rate: Rate) -> dict[str, int]:
     return {"numerator": rate.numerator, "denominator": rate.denominator}
 
 
-def _check_electorate(state: GovernanceState) -> Reason | None:
-    if len(state.governance.polls) >= MAX_OPEN_POLLS:
+def _check_room(state: GovernanceState, author: bytes | None) -> Reason | None:
+    polls = state.governance.polls
+    if len(polls) >= MAX_OPEN_POLLS:
         return Reason.of("polls_full", maximum=MAX_OPEN_POLLS)
+    if author != BOARD and sum(poll.author == author for poll in polls.values()) >= MAX_OPEN_POLLS_EACH:
+        return Reason.of("own_polls_full", maximum=MAX_OPEN_POLLS_EACH)
+    return None
+
+
+def _check_electorate(state: GovernanceState) -> Reason | None:
     colleges = [member.college for member in state.membership.members.values() if member.status == "admitted"]
     if not colleges:
         return Reason.of("electorate_empty")
@@ -221,6 +229,7 @@ def _open(state: GovernanceState, act: Act[OpenPoll], at: int) -> list[Fact]:
     weights = {college.code: college.weight_bp for college in statutes.colleges}
     governance.polls[act.id] = Poll(
         amendment=payload.amendment,
+        author=act.author,
         closes_at_ms=payload.closes_at_ms,
         opens_at_ms=payload.opens_at_ms,
         roll=name,
@@ -410,6 +419,7 @@ OPEN_POLL: Final[EntryType[GovernanceState, OpenPoll]] = EntryType(
         "statutes_in_the_past",
         "statutes_unsound",
         "polls_full",
+        "own_polls_full",
         "electorate_empty",
         "electorate_too_large",
     ),

@@ -24,6 +24,8 @@ from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, Wire, Word
 ADOPTION_WINDOW_MS: Final = 31 * 86_400_000
 """How long after a poll's closing the statutes that it adopted can still be recorded."""
 MAX_OPEN_POLLS: Final = 1_000
+MAX_OPEN_POLLS_EACH: Final = 20
+"""Of one member, so that none takes the places of the others; the board has no such limit."""
 VOTE_SCOPE: Final = "vote"
 """Scope of a mandate to open polls and to vote for a member."""
 
@@ -40,6 +42,7 @@ class Poll(Wire):
     """An open poll. `weights_bp` go with the colleges of the roll; a college that the statutes lack weighs 0."""
 
     amendment: Amendment | None
+    author: Id
     closes_at_ms: Count
     opens_at_ms: Count
     roll: Hash

@@ -4,7 +4,8 @@
 - A subscription is a claim: it is posted from the institution's claims to the cooperative's subscriptions when it is
   recorded, and cleared when the treasurer attests the payment (``membership.attest_payment``).
 - Use is reported in parts, each once, by the institution, the treasurer or the node; the order in which parts come
-  changes nothing.
+  changes nothing. Of an institution that is no longer a member, the treasurer or the node reports what is still to be
+  reported: it pays for nothing any more, so its own word moves no money.
 """
 
 from itertools import pairwise
@@ -147,6 +148,8 @@ def _check_report(state: RoyaltyState, act: Act[ReportUse], _at: int) -> Reason 
     reason = _check_institution(state, report.institution)
     if reason is not None:
         return reason
+    if act.author == report.institution and not state.membership.is_active(report.institution):
+        return Reason.of("member_not_active", member=report.institution.hex())
     if report.period not in state.royalty.periods:
         return Reason.of("period_unknown", period=report.period.hex())
     if ReportKey(report.period, report.institution, report.part) in state.royalty.reports:
@@ -209,6 +212,7 @@ REPORT_USE: Final[EntryType[RoyaltyState, ReportUse]] = EntryType(
     effect=_report,
     reasons=(
         "institution_needed",
+        "member_not_active",
         "period_unknown",
         "report_repeated",
         "works_not_sorted",

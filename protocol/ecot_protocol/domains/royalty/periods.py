@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Periods of royalties: opened, closed with the sharing of their revenue, paid out.
 
-- Periods do not overlap and follow one another. Their heads are those of the statutes in force when they are opened.
+- Periods do not overlap and follow one another, and end at most two years after they are opened: one that ended in a
+  century, opened by mistake or malice, would leave no time for another. Their heads are those of the statutes in force when they are opened.
 - A work takes part by reference if it was in the catalogue at the period's end. Its earnings go to those who hold its
   rights when the period is closed: a change of splits before that was signed by all whom it concerns.
 - The closing computes everything. It takes the revenue from the subscriptions: each of the cooperative's own heads to
@@ -43,6 +44,10 @@ from ecot_protocol.ledger.entry_type import (
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.encoding import Count, Id, Positive, Wire, Word
+
+
+MAX_PERIOD_AHEAD_MS: Final = 2 * 366 * 86_400_000
+"""From the opening of a period to its end, at most."""
 
 
 class OpenPeriod(Wire):
@@ -87,6 +92,8 @@ def _check_open(state: RoyaltyState, act: Act[OpenPeriod], at: int) -> Reason | 
         return Reason.of("royalty_not_in_statutes")
     if period.ends_ms <= period.starts_ms:
         return Reason.of("period_empty")
+    if period.ends_ms > at + MAX_PERIOD_AHEAD_MS:
+        return Reason.of("period_ends_too_late", latest_ms=at + MAX_PERIOD_AHEAD_MS)
     if period.code in state.royalty.codes:
         return Reason.of("period_code_taken", period_code=period.code)
     newest_end_ms = max(state.royalty.codes.values(), default=0)
@@ -301,7 +308,7 @@ OPEN_PERIOD: Final[EntryType[RoyaltyState, OpenPeriod]] = EntryType(
     signers=_open_signers,
     check=_check_open,
     effect=_open,
-    reasons=("royalty_not_in_statutes", "period_empty", "period_code_taken", "period_overlaps"),
+    reasons=("royalty_not_in_statutes", "period_empty", "period_ends_too_late", "period_code_taken", "period_overlaps"),
 )
 CLOSE_PERIOD: Final[EntryType[RoyaltyState, ClosePeriod]] = EntryType(
     tag="royalty.close_period",
