@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Periods of royalties: opened, closed with the sharing of their revenue, paid out.
 
-- Periods do not overlap and follow one another, and end at most two years after they are opened: one that ended in a
-  century, opened by mistake or malice, would leave no time for another. Their heads are those of the statutes in force when they are opened.
+- Periods do not overlap and follow one another. Their heads are those of the statutes in force when they are opened.
+- A period ends at most two years after it is opened: one that ended in a century, by mistake or malice, would leave no
+  time for another.
 - A work takes part by reference if it was in the catalogue at the period's end. Its earnings go to those who hold its
   rights when the period is closed: a change of splits before that was signed by all whom it concerns.
 - The closing computes everything. It takes the revenue from the subscriptions: each of the cooperative's own heads to
@@ -44,7 +45,6 @@ from ecot_protocol.ledger.entry_type import (
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.encoding import Count, Id, Positive, Wire, Word
-
 
 MAX_PERIOD_AHEAD_MS: Final = 2 * 366 * 86_400_000
 """From the opening of a period to its end, at most."""
