@@ -26,6 +26,7 @@ from population import Population, decode_all
 
 from ecot_node.domains.database import ViewsDatabase
 from ecot_node.ledger import boot
+from ecot_node.ledger.signatures import verify_signatures
 from ecot_node.ledger.tree import prove
 from ecot_node.ledger.verify import Verified, verify_log
 from ecot_node.ledger.writer import Writer
@@ -189,11 +190,14 @@ def _run_verify(folder: Path, is_checked: bool, workers: int) -> tuple[float, Ve
 
 
 async def _verify(folder: Path, is_checked: bool, workers: int) -> tuple[float, Verified]:
+    started = time.perf_counter()
+    # Forked before the store has threads: a worker that is spawned would first import this whole program.
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(workers, mp_context=context) if workers else None
+    if pool is not None:
+        pool.submit(verify_signatures, ()).result()
     store = SqliteStore(folder)
     opened = await store.open(ledger=None, read_only=True)
-    started = time.perf_counter()
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(workers, mp_context=context) if workers else None
     try:
         verified = await verify_log(store, opened, Machine(), workers=pool, are_signatures_checked=is_checked)
         return time.perf_counter() - started, verified
