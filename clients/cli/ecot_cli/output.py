@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a command says: one JSON document, or text and tables in the reader's language. Errors go to stderr."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 from rich.console import Console
@@ -13,6 +15,20 @@ from ecot_cli.errors import code_of
 from ecot_client.errors import ClientError, NodeProblem
 from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.locale import translate
+
+_UNSEEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, colour, or turn round what is read. A name or a memo is somebody else's text: it must
+not make a terminal show what it does not say.
+"""
+
+
+def show_text(text: str) -> str:
+    r"""Return a text that is safe to write to a terminal.
+
+    >>> show_text("Ada\x1b[2J\u202e"), show_text("two\nlines")
+    ('Ada�[2J�', 'two\nlines')
+    """
+    return escape(_UNSEEN.sub("\ufffd", text))
 
 
 class Output:
@@ -50,15 +66,15 @@ class Output:
 
     def say(self, key: str, **params: object) -> None:
         """Write the text ``cli.say.<key>``."""
-        self._out.print(escape(self.text(f"say.{key}", **params)), soft_wrap=True)
+        self._out.print(show_text(self.text(f"say.{key}", **params)), soft_wrap=True)
 
     def plain(self, text: str) -> None:
         """Write text as it stands."""
-        self._out.print(escape(text), soft_wrap=True)
+        self._out.print(show_text(text), soft_wrap=True)
 
     def note(self, key: str, **params: object) -> None:
         """Write the text ``cli.say.<key>`` beside the result, to stderr."""
-        self._err.print(escape(self.text(f"say.{key}", **params)), soft_wrap=True)
+        self._err.print(show_text(self.text(f"say.{key}", **params)), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Write a table.
@@ -74,7 +90,7 @@ class Output:
             table.add_column(title, justify="right" if is_right else "left", overflow="fold")
         count = 0
         for count, row in enumerate(rows, start=1):  # noqa: B007
-            table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+            table.add_row(*("" if cell is None else show_text(str(cell)) for cell in row))
         if count:
             self._out.print(table)
         else:
@@ -88,7 +104,7 @@ class Output:
             shown = {"code": code, "title": title, "params": {name: _plain(value) for name, value in params.items()}}
             sys.stderr.write(msgspec.json.encode({"error": shown}).decode() + "\n")
         else:
-            self._err.print(escape(f"{title} [{code}]"), soft_wrap=True)
+            self._err.print(show_text(f"{title} [{code}]"), soft_wrap=True)
 
     def title_of(self, error: EcotError | OSError) -> str:
         """Return the text of an error; where this release has none, the node's own, or what was raised."""

@@ -27,7 +27,7 @@ class ClientError(EcotError):
         params: ids (hex) and numbers that the text needs.
     """
 
-    def __init__(self, code: str, detail: str = "", **params: ParamValue) -> None:
+    def __init__(self, code: str, detail: str = "", /, **params: ParamValue) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
         self.detail = detail
@@ -55,7 +55,7 @@ class NodeProblem(ClientError):
         retry_after_s: when the node wants to be asked again; None if it doesn't say.
     """
 
-    def __init__(self, code: str, detail: str = "", **params: ParamValue) -> None:
+    def __init__(self, code: str, detail: str = "", /, **params: ParamValue) -> None:
         super().__init__(code, detail, **params)
         self.status = 0
         self.title = ""

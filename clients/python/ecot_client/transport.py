@@ -6,6 +6,7 @@ node that says ``Retry-After`` is asked again no sooner.
 """
 
 import datetime as dt
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -20,6 +21,9 @@ T = TypeVar("T")
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 1 << 20
 LONGEST_PAUSE_S: Final = 60.0
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What the decoder raises at any bytes."""
+_SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _ASK_AGAIN: Final = frozenset((429, 502, 503, 504))
 _MSGPACK: Final = "application/msgpack"
 
@@ -122,7 +126,7 @@ class Transport:
         raw = await self.ask(request, token)
         try:
             return msgspec.json.decode(raw, type=answer)
-        except msgspec.MsgspecError as error:
+        except _MALFORMED as error:
             raise ProofFailed("answer_malformed", f"{request.path}: {error}", path=request.path) from None
 
     async def _ask_once(self, request: Request, token: str | None) -> bytes:
@@ -206,11 +210,11 @@ async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
 def _problem_of(response: aiohttp.ClientResponse, raw: bytes) -> NodeProblem:
     try:
         read = msgspec.json.decode(raw, type=_Problem)
-    except msgspec.MsgspecError:
+    except _MALFORMED:
         read = _Problem(code=f"http_{response.status}")
     params = {name: value for name, value in read.params.items() if name not in ("code", "detail")}
     problem = NodeProblem(read.code, read.detail, **params)
     problem.status, problem.title = response.status, read.title
     after = response.headers.get("Retry-After", "")
-    problem.retry_after_s = float(after) if after.isdigit() else None
+    problem.retry_after_s = float(after) if _SECONDS.fullmatch(after) else None
     return problem

@@ -49,7 +49,7 @@ def choose_locale(wanted: str) -> str:
     return language if language in available_locales() else FALLBACK_LOCALE
 
 
-def translate(key: str, locale: str, **params: object) -> str:
+def translate(key: str, locale: str, /, **params: object) -> str:
     """Return the text of a key with its parameters filled in.
 
     Never raises: a key without text answers itself, a parameter that is not given stays as it is written, because a
