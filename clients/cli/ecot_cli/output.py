@@ -17,8 +17,8 @@ from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.locale import translate
 
 _UNSEEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that move the cursor, colour, or turn round what is read. A name or a memo is somebody else's text: it must
-not make a terminal show what it does not say.
+"""Characters that move the cursor, colour, or turn round what is read: somebody else's name or memo must not make a
+terminal show what it does not say.
 """
 
 
