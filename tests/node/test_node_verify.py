@@ -237,7 +237,7 @@ def test_a_node_that_runs_and_takes_entries_can_be_verified(folder: Path) -> Non
         stop = threading.Event()
 
         def keep_posting() -> None:
-            for number in range(200):
+            for number in range(120):
                 if stop.is_set():
                     return
                 node.must_post(*(application(node.ledger, f"more{number}x{each}")[0] for each in range(5)))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ecot_node.ledger.admission import Admitted
 from ecot_node.ledger.boot import recorded_entry
+from ecot_node.ledger.errors import NotWriting
 from ecot_node.ledger.port import RecordedEntry, StateProof
 from ecot_node.ledger.snapshot import SnapshotHeader
 from ecot_node.ledger.tree import snapshot_edge
@@ -18,7 +19,7 @@ from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
 from ecot_protocol.wire.entry import encode_record, leaf_data
 from ecot_protocol.wire.merkle import Frontier, GroupTree, TileEdge, leaf_hash
 from ecot_protocol.wire.note import NoteSigner
-from ecot_protocol.wire.reply import Outcome, Recorded, Refused, Reply
+from ecot_protocol.wire.reply import Outcome, Recorded, RecordedBefore, Refused, Reply
 
 
 class Pending:
@@ -59,7 +60,10 @@ class Pending:
             start = indexes[0] if indexes else None
             self.future.set_result(Reply(tuple(self.outcomes), start, hashes, checkpoint))
         if self.proofs is not None and not self.proofs.done():
-            self.proofs.set_result(self.state_proofs)
+            if all(isinstance(one, Recorded | RecordedBefore) for one in self.outcomes):
+                self.proofs.set_result(self.state_proofs)
+            else:  # the seal is not in the log: there is nothing to prove against
+                self.proofs.set_exception(NotWriting("store_failed"))
 
 
 class Group:

@@ -168,12 +168,17 @@ class Writer:
         await self._follower.stop()
         await self._store.close()
 
-    async def _load(self, opened: OpenedLog) -> None:
-        """Rebuild everything in memory from what the store holds."""
+    async def _load(self, opened: OpenedLog, on_replayed: boot.OnReplayed | None = None) -> None:
+        """Rebuild everything in memory from what the store holds.
+
+        Args:
+            opened: what that is.
+            on_replayed: takes what is replayed; None, at a start: the views do.
+        """
         state = await boot.find_snapshot(self._store, self._snapshots, opened.size)
-        if state is None or not await self._follower.can_follow_from(state.size):
+        if state is None or (on_replayed is None and not await self._follower.can_follow_from(state.size)):
             state = State()
-        await boot.replay(self._machine, self._store, state, self._follower.replayed)
+        await boot.replay(self._machine, self._store, state, on_replayed or self._follower.replayed)
         if state.size != opened.size:
             raise LedgerCorrupt(state.size, "record_missing", f"the log has {opened.size} records")
         self._state = state
@@ -350,11 +355,10 @@ class Writer:
             batch = self._take()
             try:
                 await self._write(batch)
-            except Exception as error:  # every caller gets an answer, whatever broke; then the writer is stopped
+            except Exception:  # every caller gets an answer, whatever broke; then the writer is stopped
                 log.exception("writer_failed")
                 self.block("store_failed")
-                for pending in batch:
-                    pending.fail(error if isinstance(error, StoreError) else NotWriting("store_failed"))
+                self._answer_unknown(batch)
             finally:
                 self._settled.set()
                 self._waiting -= sum(pending.count for pending in batch)
@@ -433,8 +437,7 @@ class Writer:
             group.tree = built.tree
         self._settled.set()
         await self._answer(group, batch, lookups)
-        if group.recorded:
-            self._publish(group.recorded)
+        self._publish(group.recorded)
         self._check_rules()
 
     async def _look_up(self, group: Group, batch: list[Pending]) -> dict[bytes, tuple[int, int]]:
@@ -481,6 +484,8 @@ class Writer:
         return RecordedBefore(index, received_at_ms, proof)
 
     def _publish(self, recorded: list[RecordedEntry]) -> None:
+        if not recorded:
+            return
         self._follower.feed(recorded)
         for listener in tuple(self._listeners):
             listener(recorded)
@@ -506,24 +511,38 @@ class Writer:
     async def _recover(self, batch: list[Pending], error: StoreError) -> None:
         """After a failed commit: reopen, rebuild, tell each caller what the store holds."""
         log.error("commit_failed", error=str(error))
+        published, missed = self._edge.size, list[RecordedEntry]()
+
+        async def keep_missed(entries: list[RecordedEntry]) -> None:
+            # The views follow in their own time, behind what was published; here they may be in the same trouble.
+            missed.extend(one for one in entries if one.index >= published)
+
         for attempt in range(REOPEN_TRIES):
             try:
                 opened = await self._store.reopen()
             except StoreError:
                 await asyncio.sleep(REOPEN_PAUSE_S * (attempt + 1))
                 continue
-            await self._load(opened)
+            await self._load(opened, keep_missed)
             self._settled.set()
             await self._answer_recovered(batch)
+            self._publish(missed)
             if isinstance(error, StoreFull):
                 self.block("store_full")
             return
         self.block("store_failed")
+        self._answer_unknown(batch)
+
+    @staticmethod
+    def _answer_unknown(batch: list[Pending]) -> None:
+        """Nobody can tell whether these are recorded; who has an answer already keeps it."""
         for pending in batch:
-            unknown: list[Outcome] = [
+            if pending.seal_rows is not None:
+                pending.fail(NotWriting("store_failed"))
+                continue
+            pending.outcomes = [
                 Unknown("outcome_unknown") if isinstance(one, Admitted) else one for one in pending.items
             ]
-            pending.outcomes = unknown
             pending.resolve(None, "")
 
     async def _answer_recovered(self, batch: list[Pending]) -> None:
