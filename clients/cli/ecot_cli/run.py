@@ -19,6 +19,7 @@ from ecot_client.key_file import KeyFile
 from ecot_client.models import LedgerInfo, Mandated
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt
+from ecot_protocol.wire.keys import Signer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,15 @@ class Run:
         """The profile's keys, opened once."""
         return KeyFile.open(self.profile.keys_path, self.passphrase)
 
+    @property
+    def signers(self) -> list[Signer]:
+        """The profile's daily keys, the chosen one first."""
+        signers = list(self.keys.signers())
+        if self.options.key is None:
+            return signers
+        chosen = self.keys.find(self.options.key).signer
+        return [chosen, *(one for one in signers if one.key_id != chosen.key_id)]
+
     def url(self) -> str:
         """Return the address of the node.
 
@@ -93,10 +103,7 @@ class Run:
 
         Entries whose outcome is not known yet are sent again, and what became of them is told.
         """
-        signers = list(self.keys.signers()) if needs_keys else []
-        if needs_keys and self.options.key is not None:
-            chosen = self.keys.find(self.options.key).signer
-            signers = [chosen, *(one for one in signers if one.key_id != chosen.key_id)]
+        signers = self.signers if needs_keys else []
         async with NodeClient(self.url(), self.profile.state_dir, signers, locale=self.locale) as client:
             for entry, result in await client.resend_pending():
                 is_recorded = isinstance(result, Receipt)

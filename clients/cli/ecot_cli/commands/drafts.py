@@ -16,9 +16,13 @@ from ecot_client.errors import KeyProblem, ProofFailed
 from ecot_client.models import DraftItem, DraftOutcome
 from ecot_client.node import NodeClient
 from ecot_client.reads import read_draft
+from ecot_protocol.domains.coop.genesis import GENESIS
 from ecot_protocol.errors import RemoteProtocolError
-from ecot_protocol.wire.entry import BODY, Entry, commitment, decode_entry
+from ecot_protocol.wire.encoding import encode
+from ecot_protocol.wire.entry import BODY, NO_LEDGER, Entry, commitment, decode_entry
 
+GENESIS_RULES: Final = 1
+"""A genesis comes before any ledger that could say its rules number: its own form has the first."""
 DraftName = Annotated[str, argument("draft")]
 
 
@@ -48,11 +52,13 @@ def _signed(draft: DraftItem) -> str:
 
 async def show(run: Run, draft: DraftName) -> None:
     """Show what a draft says, with its attachments: read it before signing."""
-    async with run.node() as node:
-        rules = (await node.info()).rules
-        entry = _read_file(draft)
-        if entry is None:
-            entry = read_draft(await node.draft(draft))
+    entry = _read_file(draft)
+    if entry is not None and _is_genesis(entry):
+        rules = GENESIS_RULES
+    else:
+        async with run.node() as node:
+            rules = (await node.info()).rules
+            entry = entry or read_draft(await node.draft(draft))
     shown = describe(entry, rules)
     if not run.out.json(shown):
         run.out.say("draft", act=run.out.word("entry", str(shown["type"])))
@@ -98,16 +104,45 @@ def _plain(value: object) -> object:
 
 
 async def sign(run: Run, draft: DraftName) -> None:
-    """Sign a draft: one of the node's, or a file such as a request to recover keys."""
+    """Sign a draft: one of the node's, or a file such as a genesis or a request to recover keys."""
+    entry = _read_file(draft)
+    if entry is not None and _is_genesis(entry):
+        _sign_genesis(run, Path(draft), entry)
+        return
     async with run.node() as node:
         if not node.signers:
             raise KeyProblem("key_needed")
-        entry = _read_file(draft)
         if entry is not None:
             done = await _sign_file(node, entry)
         else:
             done = await node.sign_draft(draft, node.signers[0])
     show_done(run, done)
+
+
+def _is_genesis(entry: Entry) -> bool:
+    return BODY.decode(entry.body).ledger == NO_LEDGER
+
+
+def _sign_genesis(run: Run, path: Path, entry: Entry) -> None:
+    """Add a founder's signature to the draft of a genesis, in its file: there is no ledger yet to send it to.
+
+    Raises:
+        KeyProblem: ``key_needed``; ``key_not_of_a_founder``: the draft names none of the keys in the file.
+    """
+    if not run.signers:
+        raise KeyProblem("key_needed")
+    genesis = GENESIS.codec.decode(bytes(BODY.decode(entry.body).payload))
+    founders = {one.public_key for one in genesis.founders}
+    signer = next((one for one in run.signers if one.public_key in founders), None)
+    if signer is None:
+        raise KeyProblem("key_not_of_a_founder", path=str(path))
+    signed = sign_entry(entry, signer)
+    partial = path.with_name(path.name + ".new")
+    partial.write_bytes(encode(signed))
+    partial.replace(path)
+    shown = {"status": "signed", "file": str(path), "name": genesis.name, "signature_count": len(signed.signatures)}
+    if not run.out.json(shown):
+        run.out.say("genesis_signed", path=str(path), name=genesis.name, count=len(signed.signatures))
 
 
 async def _sign_file(node: NodeClient, entry: Entry) -> DraftOutcome:

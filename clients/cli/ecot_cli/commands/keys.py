@@ -48,9 +48,12 @@ def _shown(key: StoredKey) -> dict[str, object]:
     }
 
 
-async def show(run: Run) -> None:
-    """Show the keys of the file; never their seeds."""
+async def show(run: Run, is_public: Annotated[bool, option("--public", "public_key")] = False) -> None:
+    """Show the keys of the file, never their seeds; with ``--public``, nothing but the public key that signs."""
     keys = run.keys.keys
+    if is_public:
+        _show_public(run)
+        return
     if not run.out.json([_shown(key) for key in keys]):
         columns = ("label", "purpose", "key_id", "made", "public_key")
         run.out.table(
@@ -66,6 +69,15 @@ async def show(run: Run) -> None:
                 for key in keys
             ),
         )
+
+
+def _show_public(run: Run) -> None:
+    """Write the public key that founders give to whoever runs ``ecot-node init``."""
+    if not run.signers:
+        raise KeyProblem("key_needed")
+    public_key = run.signers[0].public_key.hex()
+    if not run.out.json({"public_key": public_key}):
+        run.out.plain(public_key)
 
 
 async def add(run: Run, label: Label, is_recovery: IsRecovery = False) -> None:
