@@ -9,20 +9,30 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ecot_protocol.wire.entry import ENTRIES, Entry
+from ecot_protocol.wire.reply import REPLY, Recorded, Reply
+
 START_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 20.0
 POLL_S = 0.01
-_ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)\n")
+PATIENCE_S = 60.0
+_ADDRESS = re.compile(rb"answers at http://127\.0\.0\.1:(\d+)\n")
 
 _NURSERY = """
 import json, os, signal, sys
 import uvloop
-import ecot_node.bootstrap.node
+import ecot_node.bootstrap.node, ecot_node.federation.libp2p_host
 from ecot_node.__main__ import app
 
 for line in sys.stdin:
@@ -94,13 +104,11 @@ class Raised:
     def __init__(self, nursery: Nursery, folder: Path, **environment: str) -> None:
         self._nursery, self.folder, self._environment = nursery, folder, environment
         self._pid: int | None = None
-        self._starts = 0
-        self.log_path = folder.with_name(f"{folder.name}.0.log")
+        self.log_path = folder.with_name(f"{folder.name}.log")
 
     def start(self, *options: str) -> None:
         """Begin to serve; the address is known later, see `address`."""
-        self._starts += 1
-        self.log_path = self.folder.with_name(f"{self.folder.name}.{self._starts}.log")
+        self.log_path = self.folder.with_name(f"{self.folder.name}.{time.monotonic_ns()}.log")
         self._pid = self._nursery.serve(self.folder, self.log_path, *options, **self._environment)
 
     def find_address(self) -> str | None:
@@ -142,3 +150,63 @@ class Raised:
     def is_alive(self) -> bool:
         """Tell whether a process was started and not ended."""
         return self._pid is not None
+
+    # --- what it answers --------------------------------------------------------------------------------------------
+
+    def ask(self, path: str, raw: bytes | None = None) -> bytes:
+        """Return the answer to a request; raises `urllib.error.URLError`."""
+        url = self.address() + path
+        request = urllib.request.Request(url, data=raw, headers={"Content-Type": "application/msgpack"})
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as response:
+            return bytes(response.read())
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return status and JSON of a read."""
+        return self._answer(path, None)
+
+    def ready(self) -> dict[str, Any]:
+        """Return what /readyz says, whether ready or not."""
+        return self.get("/readyz")[1]
+
+    def post(self, *entries: Entry) -> Reply:
+        """Post entries; fail unless the node takes them."""
+        return REPLY.decode(self.ask("/v1/entries", ENTRIES.encode(entries)))
+
+    def must_post(self, *entries: Entry) -> Reply:
+        """Post entries and fail unless each is recorded."""
+        reply = self.post(*entries)
+        assert all(isinstance(one, Recorded) for one in reply.outcomes), reply.outcomes
+        return reply
+
+    def problem(self, *entries: Entry) -> tuple[int, dict[str, Any]]:
+        """Post entries that the node will not take; return status and problem."""
+        return self._answer("/v1/entries", ENTRIES.encode(entries))
+
+    def _answer(self, path: str, raw: bytes | None) -> tuple[int, dict[str, Any]]:
+        try:
+            return 200, json.loads(self.ask(path, raw))
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def wait_for(self, name: str, value: Any) -> dict[str, Any]:
+        """Wait until /readyz answers `value` for `name`."""
+        for _ in self.patience():
+            ready = self.ready()
+            if ready.get(name) == value:
+                return ready
+        raise AssertionError(f"{name} did not become {value!r}: {self.ready()}\n{self.log()[-4_000:]}")
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Read the log's database while the node runs."""
+        place = f"{(self.folder / 'log.db').absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(place, uri=True)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @staticmethod
+    def patience(timeout_s: float = PATIENCE_S, pause_s: float = 0.05) -> Iterator[None]:
+        """Yield until the time is over; a wait that ends by itself fails its test."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            yield
+            time.sleep(pause_s)

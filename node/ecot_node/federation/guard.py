@@ -129,12 +129,14 @@ class HistoryGuard:
         try:
             shown = open_checkpoint(note, [log_key] if log_key is not None else []).checkpoint
         except RemoteProtocolError as error:
-            log.warning("witness_answer_refused", source=source, code=error.code)
+            log.warning("witness_answer_refused", partner=source, code=error.code)
             return True
         if await self._holds(shown):
             return True
+        if self._writer.status().reason == AHEAD:  # known, and told
+            return False
         own = self._writer.checkpoint()
-        log.error("witness_ahead", source=source, shown=note.decode(errors="replace"), own=own.decode())
+        log.error("witness_ahead", partner=source, shown=note.decode(errors="replace"), own=own.decode())
         self._writer.unblock(UNASKED)  # the newer reason takes its place
         self._writer.block(AHEAD, shown=note)
         try:
