@@ -14,6 +14,7 @@ payer's key. Two forms, chosen by ``FORM``:
   still commits each request by itself.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 POOL_SIZE: Final = 20
+CONNECT_TRIES: Final = 100
+CONNECT_PAUSE_S: Final = 0.1
 LOWER_MINOR: Final = -(10**12)
 SCHEMA: Final = """
 CREATE TABLE accounts (id integer PRIMARY KEY, public_key bytea NOT NULL, balance_minor bigint NOT NULL DEFAULT 0,
@@ -123,12 +126,22 @@ class Classical:
 
 async def make_schema(host: str, user: str, public_keys: Sequence[bytes]) -> None:
     """Make the tables anew, with an account for each public key (32 bytes), numbered from 0."""
-    connection = await asyncpg.connect(host=host, user=user, database="postgres")
+    connection = await _connect(host, user)
     await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public;" + SCHEMA)
     rows = [(number, key, 0, LOWER_MINOR) for number, key in enumerate(public_keys)]
     await connection.copy_records_to_table("accounts", records=rows)
     await connection.execute("ANALYZE")
     await connection.close()
+
+
+async def _connect(host: str, user: str) -> asyncpg.Connection:
+    """Connect, once the server has done with its start: its socket is there before that."""
+    for _ in range(CONNECT_TRIES):
+        try:
+            return await asyncpg.connect(host=host, user=user, database="postgres")
+        except asyncpg.CannotConnectNowError:
+            await asyncio.sleep(CONNECT_PAUSE_S)
+    return await asyncpg.connect(host=host, user=user, database="postgres")
 
 
 async def make_app() -> web.Application:
