@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.table import Pair, Table
-from ecot_protocol.ledger.used_ids import DAY_MS, ID_MAX_AGE_MS, UsedDay, UsedIds
+from ecot_protocol.ledger.used_ids import DAY_MS, ID_MAX_AGE_MS, PART_SIZE, UsedIds, UsedPart
 from ecot_protocol.state import State
 from ecot_protocol.wire.ids import uuid7
 
@@ -92,10 +92,26 @@ def test_the_order_of_ids_is_part_of_the_digest() -> None:
     assert len(digests) == 2
 
 
-def test_a_row_of_used_ids_that_was_altered_is_refused() -> None:
+def test_used_ids_fill_one_row_after_the_other() -> None:
     used = UsedIds()
-    used.add(uuid7(1, bytes(10)))
+    for number in range(PART_SIZE + 2):
+        used.add(uuid7(1, number.to_bytes(10, "big")))
+        if number in (5, PART_SIZE):
+            used.flush()
     used.flush()
-    used.table[0] = UsedDay(hash=used.table[0].hash, ids=())
+    assert [len(used.table[UsedPart(0, number)].ids) for number in (0, 1)] == [PART_SIZE, 2]
+    changed = used.table.take_changed()
+    assert len(changed) == 2
+    used.add(uuid7(1, b"\xff" * 10))
+    used.flush()
+    assert used.table.take_changed() == {UsedPart(0, 1)}, "a full row is not rehashed"
+
+
+def test_used_ids_with_a_missing_row_are_refused() -> None:
+    used = UsedIds()
+    for number in range(PART_SIZE + 1):
+        used.add(uuid7(1, number.to_bytes(10, "big")))
+    used.flush()
+    del used.table[UsedPart(0, 0)]
     with pytest.raises(RemoteProtocolError):
         used.restore()

@@ -2,7 +2,7 @@
 """Ids that can't be used again: each is remembered until nothing could carry it any more.
 
 Ids are grouped by the day of their time bits. A day is forgotten once an id of it would be refused for its time anyway
-(`ID_MAX_AGE_MS` before the record). The digest covers each day's count and a running hash, in the order of the records.
+(`ID_MAX_AGE_MS` before the record). The digest covers the ids in rows of `PART_SIZE`, in the order of their records.
 
 >>> used = UsedIds()
 >>> used.add(bytes.fromhex("018bcfe5680070008000000000000000"))
@@ -12,12 +12,14 @@ Ids are grouped by the day of their time bits. A day is forgotten once an id of 
 (None, 0)
 """
 
-from hashlib import sha256
-from typing import Final
+import itertools
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
 
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.table import Table
-from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
+from ecot_protocol.wire.encoding import Count, Id, Wire
 from ecot_protocol.wire.ids import time_ms
 
 DAY_MS: Final = 86_400_000
@@ -25,25 +27,34 @@ ID_MAX_AGE_MS: Final = 31 * DAY_MS
 """How long before the record the time of an id may lie."""
 
 
-class UsedDay(Wire):
-    """Every id of one day: `ids` in the order of their records, `hash` runs over them."""
+PART_SIZE: Final = 1_024
+"""Ids of one row of the table, so that a seal rehashes the newest few and not a whole day's."""
 
-    hash: Hash
-    ids: tuple[Id, ...]
+
+class UsedPart(NamedTuple):
+    """Key of a row: ids of a day (counted from 1970), in rows of `PART_SIZE` numbered from 0."""
+
+    day: Count
+    number: Count
+
+
+class UsedIdRow(Wire):
+    """Ids of a part, in the order of their records."""
+
+    ids: Annotated[tuple[Id, ...], msgspec.Meta(max_length=PART_SIZE)]
 
 
 class UsedIds:
     """The used ids of a ledger."""
 
-    __slots__ = ("_changed", "_days", "_hashed", "_oldest", "table")
+    __slots__ = ("_days", "_flushed", "_gone", "_oldest", "table")
 
     def __init__(self) -> None:
-        # The table is written from `_days` by `flush`, before a digest or a snapshot, not at every record; so is the
-        # running hash.
-        self.table: Table[int, UsedDay] = Table("log.used_ids", Count, UsedDay)
+        # The table is written from `_days` by `flush`, before a digest or a snapshot, not at every record.
+        self.table: Table[UsedPart, UsedIdRow] = Table("log.used_ids", UsedPart, UsedIdRow)
         self._days: dict[int, dict[bytes, None]] = {}
-        self._hashed: dict[int, tuple[int, bytes]] = {}
-        self._changed: set[int] = set()
+        self._flushed: dict[int, int] = {}
+        self._gone: list[int] = []
         self._oldest = 0
 
     def __contains__(self, entry_id: bytes) -> bool:
@@ -59,7 +70,6 @@ class UsedIds:
         if ids is None:
             ids = self._days[day] = {}
         ids[entry_id] = None
-        self._changed.add(day)
 
     def forget(self, before_ms: int) -> None:
         """Forget the days that ended before `before_ms` (milliseconds since 1970)."""
@@ -69,37 +79,41 @@ class UsedIds:
         self._oldest = oldest
         for day in [day for day in self._days if day < oldest]:
             del self._days[day]
-            self._hashed.pop(day, None)
-            self._changed.add(day)
+            self._gone.append(day)
 
     def flush(self) -> None:
         """Bring the table up to date."""
-        for day in self._changed:
-            if day in self._days:
-                self.table[day] = self._row(day)
-            elif day in self.table:
-                del self.table[day]
-        self._changed.clear()
+        for day in self._gone:
+            for number in range(_part_count(self._flushed.pop(day, 0))):
+                del self.table[UsedPart(day, number)]
+        self._gone.clear()
+        for day, ids in self._days.items():
+            self._flush_day(day, ids)
 
-    def _row(self, day: int) -> UsedDay:
-        """Return a day's row, its hash run over the ids that came since the last time."""
-        ids = tuple(self._days[day])
-        count, running = self._hashed.get(day, (0, b""))
-        for entry_id in ids[count:]:
-            running = sha256(running + entry_id).digest()
-        self._hashed[day] = (len(ids), running)
-        return UsedDay(hash=running, ids=ids)
+    def _flush_day(self, day: int, ids: dict[bytes, None]) -> None:
+        flushed = self._flushed.get(day, 0)
+        if flushed == len(ids):
+            return
+        first = flushed // PART_SIZE
+        new = tuple(itertools.islice(ids, first * PART_SIZE, None))
+        for number in range(first, _part_count(len(ids))):
+            start = (number - first) * PART_SIZE
+            self.table[UsedPart(day, number)] = UsedIdRow(ids=new[start : start + PART_SIZE])
+        self._flushed[day] = len(ids)
 
     def restore(self) -> None:
         """Rebuild from the table, after a snapshot was loaded into it.
 
         Raises:
-            RemoteProtocolError: ``snapshot_unreadable``: a running hash does not fit its ids.
+            RemoteProtocolError: ``snapshot_unreadable``: a part is missing, or not full though another follows.
         """
-        for day, row in self.table.items():
-            running = b""
-            for entry_id in row.ids:
-                running = sha256(running + entry_id).digest()
-            if running != row.hash:
+        for part in sorted(self.table):
+            ids = self._days.setdefault(part.day, {})
+            if len(ids) != part.number * PART_SIZE:
                 raise RemoteProtocolError("snapshot_unreadable", "the used ids were altered")
-            self._days[day], self._hashed[day] = dict.fromkeys(row.ids), (len(row.ids), row.hash)
+            ids.update(dict.fromkeys(self.table[part].ids))
+        self._flushed = {day: len(ids) for day, ids in self._days.items()}
+
+
+def _part_count(count: int) -> int:
+    return -(-count // PART_SIZE)
