@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from http_kit import MSGPACK, NO_LIMITS, http_node, problem_of
-from ledger_kit import LedgerKit
+from ledger_kit import LedgerKit, seed
 
 from ecot_node.http.context import Rate
 from ecot_node.http.draft_routes import DRAFT_UNIT_BYTES
@@ -16,6 +16,7 @@ from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.entry_type import BOARD
 from ecot_protocol.wire.encoding import encode
 from ecot_protocol.wire.entry import Attachment, Entry, Signature, commitment
+from ecot_protocol.wire.keys import Signer
 
 
 def _with_signatures(entry: Entry, count: int) -> Entry:
@@ -30,6 +31,21 @@ async def test_an_entry_counts_as_often_as_it_has_signatures() -> None:
     async with http_node(kit, settings=settings) as node:
         assert (await node.post_entries(encode([entry]))).status == 200
         assert await problem_of(await node.post_entries(encode([entry])), 429) == "rate_limited"
+
+
+async def test_strangers_of_one_address_do_not_take_every_place() -> None:
+    kit = LedgerKit()
+    ada = kit.join("ada")
+    stranger = Signer(seed("stranger"))
+    unknown = kit.entry("membership.leave", Leave(), author=ada.member, signers=(stranger,))
+    unsigned = kit.entry("membership.leave", Leave(), author=ada.member, signers=())
+    known = kit.entry("membership.leave", Leave(), **kit.by(ada))
+    settings = replace(NO_LIMITS, strangers_rate=Rate(per_second=0.001, burst=2))
+    async with http_node(kit, settings=settings) as node:
+        assert (await node.post_entries(encode([unknown, unsigned]))).status == 200
+        for one in (unknown, unsigned):
+            assert await problem_of(await node.post_entries(encode([one])), 429) == "rate_limited"
+        assert (await node.post_entries(encode([known]))).status == 200
 
 
 async def test_bodies_on_their_way_have_a_bound() -> None:

@@ -3,6 +3,7 @@
 
 import pytest
 from ledger_kit import LedgerKit, seed
+from msgspec import structs
 
 from ecot_protocol.domains.membership import acts
 from ecot_protocol.domains.membership.acts import Admit, Apply, AttestPayment, ChargeFee, Decline, Leave, NewPerson
@@ -130,6 +131,19 @@ def refused_applicant(kit: LedgerKit, name: str) -> str:
     new_person = NewPerson(handle=f"{name}.owner", public_key=signer.public_key)
     apply = Apply(college="users", handle=name, identity=None, kind="firm", new_person=new_person, person=None)
     return kit.refused("membership.apply", apply, author=b"self", signers=(signer,))
+
+
+def test_one_person_does_not_take_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acts, "MAX_APPLICATIONS_EACH", 2)
+    kit = LedgerKit()
+    ada = kit.apply_for("ada")
+    apply = Apply(college="users", handle="ada.two", identity=None, kind="firm", new_person=None, person=ada.person)
+    kit.must("membership.apply", apply, author=b"self", signers=(ada.signer,))
+    third = structs.replace(apply, handle="ada.three")
+    by_ada = {"author": b"self", "signers": (ada.signer,)}
+    assert kit.refused("membership.apply", third, **by_ada) == "own_applications_full"
+    kit.must("membership.admit", Admit(college="users", member=ada.member), author=BOARD, signers=kit.board)
+    kit.must("membership.apply", third, **by_ada)
 
 
 def test_an_application_without_an_answer_lapses_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ class HttpSettings:
         session_rate: of one session; None: no limit.
         entries_rate: of entries, each counted as often as it has signatures to check, of one client address; None: no
             limit.
+        strangers_rate: of keys unknown to the ledger that sign entries, such as applications, of one client address;
+            None: no limit.
         draft_rate: of drafts that one person may leave, each counted by its size (`DRAFT_UNIT_BYTES`).
         proof_rate: of requests for proofs, each of which may add a seal to the log, of one person.
         bodies_bytes: of bodies received and not yet answered, in all.
@@ -56,6 +58,7 @@ class HttpSettings:
     address_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
     session_rate: Rate | None = field(default_factory=lambda: Rate(per_second=50, burst=200))
     entries_rate: Rate | None = field(default_factory=lambda: Rate(per_second=1_000, burst=20_000))
+    strangers_rate: Rate | None = field(default_factory=lambda: Rate(per_second=1 / 30, burst=400))
     draft_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 60, burst=60))
     proof_rate: Rate = field(default_factory=lambda: Rate(per_second=1 / 30, burst=30))
     bodies_bytes: int = 256 * 1024 * 1024

@@ -32,9 +32,14 @@ async def post_entries(request: Request[None, bytes]) -> Content:
     services, client = request.services, request.client
     batch = read_batch(request.body)
     services.take(services.entries, client, sum(map(_cost, batch)))
+    # Anybody may apply, and so many applications may wait: without a limit one machine could take all their places.
+    ledger = request.context.ledger
+    strangers = {_signer_of(one) for one in batch if isinstance(one, Entry) and not ledger.is_known(one)}
+    if stranger_count := len(strangers):
+        services.take(services.strangers, client, stranger_count)
     with services.lease(services.waiting, client) as lease:
         lease.take(len(batch))
-        reply = await submit(request.context.ledger, batch)
+        reply = await submit(ledger, batch)
     return Content(REPLY.encode(reply), MSGPACK)
 
 
@@ -56,6 +61,11 @@ def read_batch(raw: bytes) -> Sequence[Entry | Refused]:
 def _cost(one: Entry | Refused) -> int:
     """Return how much an entry counts: what it costs the node is to check its signatures, wrong ones too."""
     return len(one.signatures) if isinstance(one, Entry) and len(one.signatures) > 1 else 1
+
+
+def _signer_of(entry: Entry) -> bytes:
+    """Return the first key of an entry; entries without one are of one stranger."""
+    return entry.signatures[0].key_id if entry.signatures else b""
 
 
 def _require_count(count: int) -> None:

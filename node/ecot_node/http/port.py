@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ecot_node.http.callers import Caller
 from ecot_node.ledger.port import Ledger
 from ecot_node.store.port import CheckpointStore, DraftStore, LogReads
+from ecot_protocol.wire.entry import Entry
 from ecot_protocol.wire.merkle import TileEdge
 from ecot_protocol.wire.note_key import NoteVerifier
 
@@ -84,6 +85,10 @@ class HttpLedger(Ledger, Protocol):
 
     def edge(self) -> TileEdge:
         """Return a copy of the tree's edge as of the newest durable record."""
+        ...
+
+    def is_known(self, entry: Entry) -> bool:
+        """Tell whether a person of the ledger may have signed the entry; asked before anything is waited for."""
         ...
 
 

@@ -79,6 +79,7 @@ class Services:
     addresses: Buckets | None
     callers: Buckets | None
     entries: Buckets | None
+    strangers: Buckets | None
     drafts: Buckets
     proofs: Buckets
     bodies: Holdings
@@ -121,6 +122,7 @@ def build_services(context: Context) -> Services:
         addresses=Buckets(settings.address_rate) if settings.address_rate else None,
         callers=Buckets(settings.session_rate) if settings.session_rate else None,
         entries=Buckets(settings.entries_rate) if settings.entries_rate else None,
+        strangers=Buckets(settings.strangers_rate) if settings.strangers_rate else None,
         drafts=Buckets(settings.draft_rate),
         proofs=Buckets(settings.proof_rate),
         bodies=Holdings(most=settings.bodies_bytes, most_each=settings.bodies_bytes_each),

@@ -295,6 +295,11 @@ class Writer:
             log.info("ledger_unblocked", reason=reason)
             self._blocked = None
 
+    def is_known(self, entry: Entry) -> bool:
+        """Tell whether a key of a person of the ledger stands under the entry, be its signature good or not."""
+        keys = self._state.coop.keys
+        return any(signature.key_id in keys for signature in entry.signatures)
+
     @property
     def state(self) -> State:
         """The state as of the newest record, durable or not; another object once it was rebuilt. Read only."""

@@ -13,6 +13,7 @@ from ecot_protocol.domains.membership.keys import KEY_TYPES
 from ecot_protocol.domains.membership.state import (
     APPLICATION_LIFETIME_MS,
     MAX_APPLICATIONS,
+    MAX_APPLICATIONS_EACH,
     OWNER,
     AccountName,
     Kind,
@@ -165,15 +166,21 @@ def _check_apply(state: MembershipState, act: Act[Apply], at: int) -> Reason | N
     is_own_handle = apply.new_person is not None and apply.new_person.handle == apply.handle
     if apply.handle in state.coop.handles or is_own_handle:
         return Reason.of("handle_taken", handle=apply.handle)
-    return _check_college(state, apply.college, at) or _check_room(state, at)
+    return _check_college(state, apply.college, at) or _check_room(state, apply.person, at)
 
 
-def _check_room(state: MembershipState, at: int) -> Reason | None:
+def _check_room(state: MembershipState, person: bytes | None, at: int) -> Reason | None:
     """A stranger needs nobody's leave to apply, so without a bound anybody could fill every node's memory."""
     waiting = len(state.membership.applications)
     if waiting >= MAX_APPLICATIONS and waiting - len(state.membership.lapsed_applications(at)) >= MAX_APPLICATIONS:
         return Reason.of("applications_full", maximum=MAX_APPLICATIONS)
-    return None
+    if person is None:
+        return None
+    own = sum(
+        lapses_ms > at and state.membership.mandates[member][0].person == person
+        for member, lapses_ms in state.membership.applications.items()
+    )
+    return Reason.of("own_applications_full", maximum=MAX_APPLICATIONS_EACH) if own >= MAX_APPLICATIONS_EACH else None
 
 
 def _check_college(state: MembershipState, college: str, at: int) -> Reason | None:
@@ -471,7 +478,7 @@ APPLY: Final[EntryType[MembershipState, Apply]] = EntryType(
     signers=_apply_signers,
     check=_check_apply,
     effect=_apply,
-    reasons=("handle_taken", "key_not_usable", "college_unknown", "applications_full"),
+    reasons=("handle_taken", "key_not_usable", "college_unknown", "applications_full", "own_applications_full"),
     introduces=_introduced,
 )
 ADMIT: Final[EntryType[MembershipState, Admit]] = EntryType(

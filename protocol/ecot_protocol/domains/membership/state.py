@@ -22,6 +22,8 @@ from ecot_protocol.wire.keys import PublicKey
 DAY_MS = 86_400_000
 MAX_APPLICATIONS: Final = 1_000
 """Applications that wait for the board at one time."""
+MAX_APPLICATIONS_EACH: Final = 5
+"""Of one person, so that no one takes the places of the others."""
 APPLICATION_LIFETIME_MS: Final = 31 * DAY_MS
 """From then on an application that the board has not answered has lapsed; who wants to join applies again."""
 OWNER = "owner"
