@@ -65,9 +65,20 @@ async def ask_witness(session: aiohttp.ClientSession, url: str, origin: str) -> 
                 return WitnessAnswer(url=url, is_reached=True)
             if response.status != 200:
                 return unreached
-            return WitnessAnswer(url=url, is_reached=True, note=await response.content.read(MAX_NOTE_BYTES))
+            note = await _read_whole(response)
+            return WitnessAnswer(url=url, is_reached=True, note=note) if note is not None else unreached
     except (aiohttp.ClientError, TimeoutError, OSError):
         return unreached
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the answer; None if it is too long. A note cut short would be taken for one that proves nothing."""
+    note = bytearray()
+    async for part in response.content.iter_any():
+        note += part
+        if len(note) > MAX_NOTE_BYTES:
+            return None
+    return bytes(note)
 
 
 class HistoryGuard:
