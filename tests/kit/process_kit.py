@@ -197,9 +197,9 @@ class Raised:
                 return ready
         raise AssertionError(f"{name} did not become {value!r}: {self.ready()}\n{self.log()[-4_000:]}")
 
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read the log's database while the node runs."""
-        place = f"{(self.folder / 'log.db').absolute().as_uri()}?mode=ro"
+    def rows(self, sql: str, *values: Any, file: str = "log.db") -> list[tuple[Any, ...]]:
+        """Read a database of the node while it runs."""
+        place = f"{(self.folder / file).absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(place, uri=True)) as connection:
             return connection.execute(sql, values).fetchall()
 

@@ -276,12 +276,19 @@ def wait_for_witnesses(node: Raised, count: int = 2) -> None:
 @contextmanager
 def running(trio: Trio, **environment: str) -> Iterator[dict[str, Raised]]:
     """Run the three nodes, and the links between them, until the block ends; name -> process."""
+    with running_with_links(trio, **environment) as (nodes, _):
+        yield nodes
+
+
+@contextmanager
+def running_with_links(trio: Trio, **environment: str) -> Iterator[tuple[dict[str, Raised], Links]]:
+    """Like `running`, with the links to break."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(Links([*trio.links.values()]))
+        links = stack.enter_context(Links([*trio.links.values()]))
         nursery = stack.enter_context(Nursery())
         nodes = {name: Raised(nursery, coop.folder, **SETTINGS | environment) for name, coop in trio.coops.items()}
         for node in nodes.values():
             node.start()
         for node in nodes.values():
             node.address()
-        yield nodes
+        yield nodes, links

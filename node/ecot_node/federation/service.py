@@ -75,6 +75,8 @@ TICK_S: Final = 0.25
 SEND_TIMEOUT_S: Final = 10.0
 HEAD_PUSH_MS: Final = 2_000
 """So soon at the latest is a record shown to witnesses."""
+APPEND_AGAIN_S: Final = 1.0
+"""Until an entry is tried again that the writer would not take."""
 QUEUE_MAX: Final = 2_048
 """Messages that wait for one partner; the oldest are dropped, the courier asks again."""
 DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
@@ -135,7 +137,6 @@ class FederationService:
 
     async def start(self) -> None:
         """Open the transport and begin."""
-        await self._restart_courier()
         self._unsubscribe = self._writer.subscribe(self._on_recorded)
         await self._transport.start(self._deliver, self._hello)
         self._ticker = asyncio.create_task(self._run(), name="courier")
@@ -268,17 +269,26 @@ class FederationService:
                 await self._restart_courier()
             assert self._courier is not None
             try:
-                outputs = deque(ask(self._courier))
-                while outputs:
-                    await self._do(outputs.popleft(), outputs)
+                outputs = ask(self._courier)
             except RemoteProtocolError:  # of a message: nothing has changed
                 raise
             except Exception:
-                self._courier = None  # it believes done what was not
+                self._courier = None
                 raise
+            await self._carry_out(outputs)
+
+    async def _carry_out(self, outputs: Sequence[Output]) -> None:
+        """Do what the courier asks for, all of it: what it has said once, it believes done."""
+        waiting = deque(outputs)
+        try:
+            while waiting:
+                await self._do(waiting.popleft(), waiting)
+        except Exception:
+            self._courier = None
+            raise
 
     async def _restart_courier(self) -> None:
-        """Begin anew from the ledger and from what is kept, as after a crash."""
+        """Begin anew from the ledger and from what is kept, as after a crash, with what there is to do at once."""
         self._state = state = self._writer.state
         assert state.ledger is not None
         kept: dict[str, bytes] = {}
@@ -289,7 +299,7 @@ class FederationService:
                 kept[origin] = witnessed.note
                 self._kept_sizes[origin] = witnessed.size
         self._courier = Courier(state, self._agent, self._cosigner, kept, head_push_ms=HEAD_PUSH_MS)
-        self._courier.head(self._writer.checkpoint(), wall_ms())
+        await self._carry_out(self._courier.head(self._writer.checkpoint(), wall_ms()))
 
     async def _do(self, output: Output, rest: deque[Output]) -> None:
         match output:
@@ -349,7 +359,8 @@ class FederationService:
         try:
             reply = await self._writer.submit((entry,))
         except (NotWriting, Overloaded) as error:
-            log.warning("append_waits", kind=append.kind, reason=str(error))
+            log.info("append_waits", kind=append.kind, reason=str(error))
+            await asyncio.sleep(APPEND_AGAIN_S)
             self._courier = None if self._courier is courier else self._courier
             return
         outcome = reply.outcomes[0]

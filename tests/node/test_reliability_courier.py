@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The federation service carries out whatever the courier asks for, when it begins anew too."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ledger_kit import LedgerKit, seed
+
+from ecot_node.federation import service
+from ecot_node.federation.service import FederationService
+from ecot_node.ledger.errors import NotWriting
+from ecot_protocol.domains.federation.outputs import Append, Output
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.reply import Recorded, Reply
+
+DECIDE = Append("commit", (bytes(16),), b"a body")
+
+
+class CourierThatSaysAllAtOnce:
+    """Asks for an entry with the first head that it is given, and, as the real one, never again."""
+
+    def __init__(self, *_args: Any, **_options: Any) -> None:
+        self._has_said = False
+
+    def head(self, _note: bytes, _now_ms: int) -> list[Output]:
+        outputs: list[Output] = [] if self._has_said else [DECIDE]
+        self._has_said = True
+        return outputs
+
+    def receive(self, _sender: bytes, _raw: bytes, _now_ms: int) -> list[Output]:
+        raise RemoteProtocolError("message_malformed")
+
+    def recorded(self, _append: Append, _now_ms: int) -> list[Output]:
+        return []
+
+
+class FakeWriter:
+    """Takes entries, or refuses to write for a while."""
+
+    def __init__(self, refusals: int) -> None:
+        self.state = LedgerKit().state
+        self.log_key = None
+        self.taken: list[bytes] = []
+        self.has_taken = asyncio.Event()
+        self._refusals = refusals
+
+    async def submit(self, entries: Any) -> Reply:
+        if self._refusals:
+            self._refusals -= 1
+            raise NotWriting("witness_unasked")
+        self.taken += [entry.body for entry in entries]
+        self.has_taken.set()
+        return Reply((Recorded(1, 1),), 1, (), "")
+
+    def checkpoint(self) -> bytes:
+        return b""
+
+    def subscribe(self, _listener: Any) -> Any:
+        return lambda: None
+
+
+class FakeTransport:
+    """Connects nobody."""
+
+    async def start(self, *_args: Any) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def make_service(writer: FakeWriter, monkeypatch: pytest.MonkeyPatch) -> FederationService:
+    monkeypatch.setattr(service, "Courier", CourierThatSaysAllAtOnce)
+    monkeypatch.setattr(service, "APPEND_AGAIN_S", 0.01)
+    parts: Any = (writer, SimpleNamespace(), FakeTransport(), SimpleNamespace())
+    agent, cosigner = Signer(seed("agent")), Cosigner("courier.example", seed("cosigner"))
+    return FederationService(*parts, agent=agent, cosigner=cosigner, addresses=(), hello=b"")
+
+
+async def entries_taken(writer: FakeWriter) -> list[bytes]:
+    async with asyncio.timeout(20):
+        await writer.has_taken.wait()
+    return writer.taken
+
+
+async def test_what_waited_for_a_restart_is_recorded_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = FakeWriter(refusals=0)
+    federation = make_service(writer, monkeypatch)
+    await federation.start()
+    try:
+        assert await entries_taken(writer) == [DECIDE.body]
+    finally:
+        await federation.stop()
+
+
+async def test_an_entry_that_the_writer_would_not_take_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = FakeWriter(refusals=3)
+    federation = make_service(writer, monkeypatch)
+    await federation.start()
+    try:
+        assert await entries_taken(writer) == [DECIDE.body]
+    finally:
+        await federation.stop()
