@@ -29,6 +29,8 @@ from ecot_protocol.locale import translate
 PROBLEM_CONTENT_TYPE: Final = "application/problem+json"
 RETRY_SOON_S: Final = 1
 RETRY_LATER_S: Final = 30
+SOON_OVER: Final = frozenset(("stopping", "witness_unasked"))
+"""Reasons for not writing that end by themselves: a node that starts, or is started again."""
 
 STATUS: Final[Mapping[str, int]] = {
     "request_malformed": 400,
@@ -130,7 +132,8 @@ def problem_of(error: BaseException) -> Problem | RemoteProtocolError:
         case Overloaded():
             return Problem("overloaded", headers={"Retry-After": str(RETRY_SOON_S)})
         case NotWriting():
-            return Problem("not_writing", headers={"Retry-After": str(RETRY_LATER_S)}, why=error.reason)
+            wait_s = RETRY_SOON_S if error.reason in SOON_OVER else RETRY_LATER_S
+            return Problem("not_writing", headers={"Retry-After": str(wait_s)}, why=error.reason)
         case StoreLimit():
             return Problem("store_unavailable", str(error), headers={"Retry-After": str(RETRY_LATER_S)})
         case StoreError():
