@@ -25,6 +25,8 @@ EXIT_PROBLEM: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_CORRUPT: Final = 3
 EXIT_IN_USE: Final = 4
+WORTH_WORKERS: Final = 2_000
+"""Records from which on `verify` starts processes for signatures."""
 
 app = typer.Typer(name="ecot-node", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(stderr=True, highlight=False)
@@ -175,7 +177,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Check every hash, signature, rule, seal and the digest, offline; says the first wrong record."""
-    count = workers if workers >= 0 else max((os.cpu_count() or 1) - 1, 0)
+    count = workers if workers >= 0 else os.cpu_count() or 1
     result = run(_verify(folder, count))
     if as_json:
         report = {name: _plain(value) for name, value in msgspec.structs.asdict(result).items()}
@@ -190,15 +192,14 @@ def _plain(value: object) -> object:
 
 
 async def _verify(folder: Path, workers: int) -> Any:
-    from concurrent.futures import ProcessPoolExecutor
-
     from ecot_node.bootstrap.adapters import make_store
+    from ecot_node.ledger.signatures import make_pool
     from ecot_node.ledger.verify import verify_log
     from ecot_protocol.machine import Machine
 
     store = make_store(folder, load_settings(folder))
     opened = await store.open(ledger=None, read_only=True)
-    pool = ProcessPoolExecutor(workers) if workers and opened.size > 2_000 else None
+    pool = make_pool(workers) if workers and opened.size > WORTH_WORKERS else None
     try:
         with _progress(opened.size) as on_progress:
             return await verify_log(store, opened, Machine(), workers=pool, on_progress=on_progress)

@@ -2,6 +2,7 @@
 """A whole node: its parts, joined, started and stopped in order."""
 
 import asyncio
+import gc
 import os
 from contextlib import AsyncExitStack
 from hashlib import sha256
@@ -40,6 +41,8 @@ from ecot_protocol.wire.reply import Refused
 log = structlog.get_logger("ecot.node")
 
 JOBS_INTERVAL_S: Final = 1.0
+GC_THRESHOLDS: Final = (50_000, 50, 100)
+"""Allocations before a collection: a group of entries makes thousands of records, none of them in a cycle."""
 PROTOCOL_VERSION: Final = 1
 AGENT: Final = "ecot/0.1"
 
@@ -107,6 +110,7 @@ class Node:
                 again = verify_again(self.folder, self.writer, self.settings.ledger.verify_after_start_s)
                 stack.push_async_callback(_cancel, asyncio.create_task(again, name="verify-again"))
             self._stack = stack.pop_all()
+        _settle_memory()
 
     async def stop(self) -> None:
         """Stop in the opposite order."""
@@ -205,6 +209,13 @@ def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
         return tuple(ip_network(one) for one in texts)
     except ValueError as error:
         raise ConfigError(f"http.trusted_proxies: {error}") from error
+
+
+def _settle_memory() -> None:
+    """Let the collector leave alone what lives as long as the node: the state, the routes, the libraries."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

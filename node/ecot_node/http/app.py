@@ -8,6 +8,7 @@ or a body.
 """
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -128,12 +129,14 @@ def _respond(result: Any) -> web.Response:
 
 
 def _guard(services: Services) -> Callable[..., Awaitable[web.StreamResponse]]:
+    prefix, numbers = secrets.token_hex(4), itertools.count()
+
     @web.middleware
     async def guard(
         http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         started = time.perf_counter()
-        http[_ID] = secrets.token_hex(8)
+        http[_ID] = f"{prefix}{next(numbers) & 0xFFFFFFFF:08x}"
         http[_LOCALE] = negotiate_locale(http.headers.get(hdrs.ACCEPT_LANGUAGE))
         try:
             response = await handler(http)

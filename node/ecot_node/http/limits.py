@@ -12,6 +12,7 @@ client is.
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from ecot_node.http.context import Network, Rate
@@ -119,6 +120,8 @@ def client_of(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Ne
     >>> client_of("8.8.8.8", ["9.9.9.9"], trusted), client_of("2001:db8::1", [], trusted)
     ('8.8.8.8', '2001:db8::/64')
     """
+    if not (trusted and forwarded):
+        return _client_of_address(remote or "")
     address = _parse(remote or "")
     if address is None:
         return LOCAL
@@ -130,6 +133,16 @@ def client_of(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Ne
             if previous is None:
                 break
             address = previous
+    return _name(address)
+
+
+@lru_cache(MAX_BUCKETS)
+def _client_of_address(remote: str) -> str:
+    address = _parse(remote)
+    return LOCAL if address is None else _name(address)
+
+
+def _name(address: "Address") -> str:
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

@@ -24,6 +24,13 @@ def verify_signatures(items: Sequence[SignedItem]) -> bytes:
     return bytes(is_signature_valid(*item) for item in items)
 
 
+def make_pool(worker_count: int) -> ProcessPoolExecutor:
+    """Return processes for `verify_signatures`. They are forked by a server of their own: this process has threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ecot_node.ledger.signatures"])
+    return ProcessPoolExecutor(worker_count, mp_context=context)
+
+
 class SignatureChecker:
     """Checks lists of signatures.
 
@@ -38,9 +45,7 @@ class SignatureChecker:
     def start(self) -> None:
         """Start the workers."""
         if self._worker_count:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["ecot_protocol.wire.keys"])
-            self._pool = ProcessPoolExecutor(self._worker_count, mp_context=context)
+            self._pool = make_pool(self._worker_count)
 
     async def warm_up(self) -> None:
         """Wait until every worker has answered once."""
