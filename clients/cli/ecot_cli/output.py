@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ecot_cli.amounts import format_instant
 from ecot_cli.errors import code_of
 from ecot_client.errors import ClientError, NodeProblem
 from ecot_protocol.errors import EcotError, RemoteProtocolError
@@ -29,6 +30,10 @@ def show_text(text: str) -> str:
     ('Ada�[2J�', 'two\nlines')
     """
     return escape(_UNSEEN.sub("\ufffd", text))
+
+
+_DURATIONS: Final = frozenset(("maximum_ms", "minimum_ms"))
+"""Parameters of reasons in milliseconds that are no instants."""
 
 
 class Output:
@@ -109,12 +114,18 @@ class Output:
     def title_of(self, error: EcotError | OSError) -> str:
         """Return the text of an error; where this release has none, the node's own, or what was raised."""
         code = code_of(error)
-        params = getattr(error, "params", {}) if isinstance(error, ClientError | RemoteProtocolError) else {}
+        raw = getattr(error, "params", {}) if isinstance(error, ClientError | RemoteProtocolError) else {}
+        params = {name: self._readable(name, value) for name, value in raw.items()}
         for key in (f"cli.error.{code}", f"reason.{code}"):
             text = translate(key, self.locale, **params)
             if text != key:
                 return text
         return (error.title if isinstance(error, NodeProblem) else "") or str(error)
+
+    def _readable(self, name: str, value: object) -> object:
+        """Write instants as people do; what else there is stays as it is."""
+        is_instant = isinstance(value, int) and name.endswith("_ms") and name not in _DURATIONS
+        return format_instant(int(str(value)), self.locale) if is_instant else value
 
 
 def _plain(value: object) -> str | int | bool | None:

@@ -90,9 +90,22 @@ async def whoami(run: Run) -> None:
         return
     run.out.say("whoami", handle=me.handle, person=me.person, name=info.name, key_id=me.key_id)
     if me.offices:
-        run.out.say("offices", offices=", ".join(me.offices))
-    rows = ((one.handle, run.out.word("status", one.status), " ".join(one.scopes), one.member) for one in me.members)
-    run.out.table(("member", "status", "scopes", "id"), rows)
+        run.out.say("offices", offices=", ".join(run.out.word("office", one) for one in me.offices))
+    if not me.members:
+        run.out.say("no_member")
+        return
+    run.out.table(
+        ("member", "status", "scopes", "id"),
+        (
+            (
+                one.handle,
+                run.out.word("status", one.status),
+                ", ".join(run.out.word("scope", scope) for scope in one.scopes),
+                one.member,
+            )
+            for one in me.members
+        ),
+    )
 
 
 async def members(

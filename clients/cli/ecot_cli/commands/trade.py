@@ -16,6 +16,7 @@ from ecot_client.receipts import Receipt
 from ecot_protocol.domains.coop.statutes import TradeStatutes
 from ecot_protocol.domains.trade.acts import Accept, Confirm, Propose, Refuse, commission
 from ecot_protocol.domains.trade.transfers import Pay
+from ecot_protocol.ledger.entry_type import COOPERATIVE
 from ecot_protocol.wire.encoding import Wire
 
 Memo = Annotated[str | None, option("--memo", "memo")]
@@ -110,7 +111,7 @@ async def statement(
         (
             format_instant(one.at_ms, run.locale),
             run.out.word("posting", one.reason),
-            names.get(one.other, one.other[:8]),
+            _other_party(run, one.other, names),
             format_amount(one.amount_minor, scale, code, run.locale),
             format_amount(one.balance_minor, scale, code, run.locale),
         )
@@ -118,6 +119,12 @@ async def statement(
     )
     run.out.say("opening", amount=format_amount(found.opening_minor, scale, code, run.locale))
     run.out.table(("day", "reason", "other", "amount>", "balance>"), rows)
+
+
+def _other_party(run: Run, owner: str, names: dict[str, str]) -> str:
+    if owner == COOPERATIVE.hex():
+        return run.out.text("say.the_cooperative")
+    return names.get(owner, owner[:8])
 
 
 async def _trading(node: NodeClient) -> tuple[int, TradeStatutes, int]:
