@@ -2,9 +2,13 @@
 """What members and boards say to other ledgers: peerings, and transfers over them."""
 
 import os
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from ecot_client.entries import new_entry_id
+from ecot_client.errors import ProofFailed
+from ecot_client.models import LedgerInfo
 from ecot_protocol.domains.federation.peering import Peered
 from ecot_protocol.domains.federation.statements import (
     FEDERATION_RULES,
@@ -21,8 +25,9 @@ from ecot_protocol.domains.federation.statements import (
 )
 from ecot_protocol.domains.federation.transfers import Send
 from ecot_protocol.ledger.amounts import Rate
+from ecot_protocol.wire.encoding import Codec, Wire
 from ecot_protocol.wire.entry import SALT_SIZE_BYTES, Signature
-from ecot_protocol.wire.statement import statement_id
+from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES, statement_id
 
 PAR: Final = Rate(denominator=1, numerator=1)
 SHARED_ALL: Final[tuple[Shared, ...]] = ("catalogue", "clearing", "guide", "market")
@@ -73,6 +78,44 @@ def draft_peering(
             sides=sides,
         )
     )
+
+
+class PeeringFile(Wire):
+    """A peering on its way between two boards: the statement, and the agents' signatures that it has so far."""
+
+    signatures: Annotated[tuple[Signature, ...], msgspec.Meta(max_length=2)]
+    statement: Annotated[bytes, msgspec.Meta(max_length=MAX_STATEMENT_SIZE_BYTES)]
+
+
+PEERING_FILE: Final = Codec(PeeringFile)
+
+
+def side_of(info: LedgerInfo, *, unit: str, limit_minor: int) -> Side:
+    """Return a cooperative's side of a peering from what its node says of itself.
+
+    Args:
+        info: of the node.
+        unit: of the cooperative's own that it trades in.
+        limit_minor: the most that it lets the other owe it, in `unit`.
+
+    Raises:
+        ProofFailed: ``answer_malformed``: the ledger is not founded, or the node does not name its keys.
+    """
+    try:
+        keys = {purpose: bytes.fromhex(one or "") for purpose, one in info.node_keys.items()}
+        return Side(
+            agent=keys["agent"],
+            cosigner=keys["cosigner"],
+            domain=info.domain or "",
+            host=keys["host"],
+            ledger=bytes.fromhex(info.ledger or ""),
+            limit_minor=limit_minor,
+            log=keys["log"],
+            origin=info.origin or "",
+            unit=unit,
+        )
+    except (KeyError, ValueError) as error:
+        raise ProofFailed("answer_malformed", str(error), path="/v1/ledger") from None
 
 
 def peered(statement: bytes, signatures: list[Signature]) -> Peered:

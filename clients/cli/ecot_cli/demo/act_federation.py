@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from ecot_cli.demo.cast import Coop
 from ecot_cli.demo.checks import Teller
-from ecot_client.federation import build_send, decider_of, draft_peering, peered
-from ecot_client.models import LedgerInfo
+from ecot_client.federation import build_send, decider_of, draft_peering, peered, side_of
 from ecot_client.transport import Request
-from ecot_protocol.domains.federation.statements import Peering, Side, decode_peering
+from ecot_protocol.domains.federation.statements import Peering, decode_peering
 from ecot_protocol.wire.entry import Signature
 
 LIMIT_MINOR: Final = 5_000_000
@@ -32,28 +31,10 @@ class Debts:
     after: dict[tuple[str, str], int]
 
 
-def side_of(info: LedgerInfo) -> Side:
-    """Return a cooperative's side of a peering from what its node says of itself."""
-    keys = {purpose: bytes.fromhex(one or "") for purpose, one in info.node_keys.items()}
-    assert info.ledger is not None, "the ledger is founded"
-    assert info.domain is not None
-    assert info.origin is not None
-    return Side(
-        agent=keys["agent"],
-        cosigner=keys["cosigner"],
-        domain=info.domain,
-        host=keys["host"],
-        ledger=bytes.fromhex(info.ledger),
-        limit_minor=LIMIT_MINOR,
-        log=keys["log"],
-        origin=info.origin,
-        unit=UNIT,
-    )
-
-
 async def peer_everybody(coops: Mapping[str, Coop], teller: Teller) -> None:
     """Every two cooperatives sign a peering and record it, each in its own ledger; all three witness decisions."""
-    sides = {name: side_of(await coop.client.ledger()) for name, coop in coops.items()}
+    infos = {name: await coop.client.ledger() for name, coop in coops.items()}
+    sides = {name: side_of(info, unit=UNIT, limit_minor=LIMIT_MINOR) for name, info in infos.items()}
     for first, second in itertools.combinations(coops, 2):
         everybody = tuple(sides.values())
         deciders = tuple(decider_of(side, everybody, 2) for side in everybody)
