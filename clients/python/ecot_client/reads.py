@@ -234,6 +234,8 @@ class Reads(ABC):
             ProofFailed: ``draft_differs``: the node showed another entry than the one with this hash.
         """
         shown = await self.draft(draft)
+        if shown.hash != draft:
+            raise ProofFailed("draft_differs", f"asked for {draft}, shown {shown.hash}")
         entry = read_draft(shown)
         signature = sign_body(signer, entry.body)
         body = {"key_id": signature.key_id.hex(), "signature": signature.signature.hex()}
