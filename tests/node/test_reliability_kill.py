@@ -36,6 +36,9 @@ from ecot_protocol.wire.note import NoteVerifier
 from ecot_protocol.wire.reply import REPLY, Recorded, RecordedBefore, Reply
 
 KILLS = 60
+STOPS = 5
+STOP_LIMIT_S = 10.0
+"""What an operator, and systemd, are promised."""
 MEMBERS = ("ada", "bela", "cleo", "dora")
 BATCH = 25
 REQUEST_TIMEOUT_S = 20
@@ -260,6 +263,31 @@ def test_sixty_kills_under_load_lose_nothing_that_was_acknowledged(
     assert report["seals"] > 1  # each is a digest of the living state, which the replay reached too
     assert report["size"] > max(one.place for one in witness.acknowledged.values())
     assert lives_with_load >= KILLS // 2
+
+
+def test_a_node_that_is_told_to_stop_under_load_answers_what_it_took_and_stops_soon(
+    cooperative: tuple[Path, list[Actor], NoteVerifier],
+) -> None:
+    folder, actors, verifier = cooperative
+    witness = Witness(ledger_of(folder), verifier)
+    payers = Payers(witness.ledger, actors)
+    checked = 0
+    with Nursery() as nursery:
+        node = Raised(nursery, folder, **SETTINGS)
+        for number in range(STOPS):
+            node.start()
+            checked = check_life(witness, payers, node, checked)
+            payers.begin(node, number)
+            time.sleep(LONGEST_LIFE_S)
+            asked = time.monotonic()
+            assert node.end(signal.SIGTERM) == 0
+            assert time.monotonic() - asked < STOP_LIMIT_S
+            payers.end()
+            assert payers.answered
+            assert "Traceback" not in node.log()
+        node.start()
+        check_life(witness, payers, node, 0)
+    must_run("verify", str(folder))
 
 
 def check_life(witness: Witness, payers: Payers, node: Raised, start: int) -> int:

@@ -32,6 +32,7 @@ from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.node_keys import NodeKeys, load_keys
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
+from ecot_node.store.errors import StoreError
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.entry import decode_entry
@@ -200,7 +201,7 @@ class Node:
                 if wall_ms() - sealed_at >= self.settings.ledger.seal_interval_s * 1_000 and size > sealed_size:
                     await self.writer.seal()
                     sealed_at, sealed_size = wall_ms(), size + 1
-            except (NotWriting, Overloaded) as error:
+            except (NotWriting, Overloaded, StoreError) as error:
                 log.debug("jobs_wait", reason=str(error))
 
 

@@ -40,6 +40,14 @@ class ViewFollower:
         self._position: int | None = None
         self.size = 0
 
+    async def forget_beyond(self, size: int) -> None:
+        """Begin the views anew if they show more than the log's `size` records: an older log was put back."""
+        if self._views is None or await self._views.position() <= size:
+            return
+        log.warning("views_ahead", views_size=await self._views.position(), size=size)
+        await self._views.reset()
+        await self._views.swap()
+
     async def can_follow_from(self, size: int) -> bool:
         """Tell whether a replay that begins at `size` would give the views all that they lack."""
         if self._views is None:

@@ -34,7 +34,7 @@ from ecot_node.ledger.port import RecordedEntry, StateProof, Status, Views
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.snapshot import SnapshotHeader, write_snapshot
 from ecot_node.ledger.tree import prove, snapshot_edge
-from ecot_node.store.errors import StoreError, StoreFull
+from ecot_node.store.errors import StoreError, StoreFailed, StoreFull
 from ecot_node.store.port import LogStore, OpenedLog, Quarantined
 from ecot_protocol.domains.coop.acts import SEAL, SealState
 from ecot_protocol.machine import Machine
@@ -121,6 +121,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
+        self._is_durable = True
         self._blocked: str | None = "stopping"
         self._witness_checkpoint = b""
         self._listeners: list[Callable[[Sequence[RecordedEntry]], None]] = []
@@ -164,7 +165,7 @@ class Writer:
         if self._task is not None:
             await self._task
         while self._queue:
-            self._queue.popleft().future.set_exception(NotWriting("stopping"))
+            self._queue.popleft().fail(NotWriting("stopping"))
         await self._follower.stop()
         await self._store.close()
 
@@ -175,6 +176,8 @@ class Writer:
             opened: what that is.
             on_replayed: takes what is replayed; None, at a start: the views do.
         """
+        if on_replayed is None:
+            await self._follower.forget_beyond(opened.size)
         state = await boot.find_snapshot(self._store, self._snapshots, opened.size)
         if state is None or (on_replayed is None and not await self._follower.can_follow_from(state.size)):
             state = State()
@@ -187,6 +190,7 @@ class Writer:
         self._edge = boot.check_tree(opened, verifiers)
         self._frontier = self._edge.frontier()
         self._checkpoint = opened.checkpoint or b""
+        self._is_durable = True
         self._clock = self._clock_of(state.received_at_ms)
 
     def _take_log_key(self) -> None:
@@ -224,6 +228,8 @@ class Writer:
         """See `Ledger.read`."""
         while not self._settled.is_set():
             await self._settled.wait()
+        if not self._is_durable:
+            raise StoreFailed("the state is ahead of the store, which failed: start the node again")
         return question(self._state)
 
     async def wait_for(self, index: int, timeout_s: float) -> bool:
@@ -391,6 +397,7 @@ class Writer:
                 pending.fail(NotWriting(status.reason or ""))
             return
         self._settled.clear()
+        self._is_durable = False
         group = Group(self._machine, self._state, self._clock.next_ms(), self._quarantine)
         try:
             for pending in batch:
@@ -440,6 +447,7 @@ class Writer:
             self._frontier, self._edge = built.tree.frontier, built.edge
             self._checkpoint = built.commit.checkpoint or b""
             group.tree = built.tree
+        self._is_durable = True
         self._settled.set()
         await self._answer(group, batch, lookups)
         self._publish(group.recorded)
@@ -472,7 +480,14 @@ class Writer:
                 ]
             pending.resolve(group, checkpoint)
             if pending.snapshot is not None and self._snapshots is not None:
-                await asyncio.to_thread(write_snapshot, self._snapshots, *pending.snapshot)
+                await self._write_snapshot(self._snapshots, *pending.snapshot)
+
+    @staticmethod
+    async def _write_snapshot(folder: Path, header: SnapshotHeader, rows: list[tuple[str, bytes, bytes]]) -> None:
+        try:
+            await asyncio.to_thread(write_snapshot, folder, header, rows)
+        except OSError as error:  # the next start replays more, that is all
+            log.warning("snapshot_not_written", error=str(error))
 
     async def _outcome(
         self, one: Admitted | Refused, outcome: Outcome, lookups: dict[bytes, tuple[int, int]]
@@ -511,6 +526,7 @@ class Writer:
         state = await boot.find_snapshot(self._store, self._snapshots, self._edge.size) or State()
         await boot.replay(self._machine, self._store, state, self._follower.ignore)
         self._state = state
+        self._is_durable = True
         self._clock.follow(state.received_at_ms)
 
     async def _recover(self, batch: list[Pending], error: StoreError) -> None:
@@ -535,7 +551,7 @@ class Writer:
             if isinstance(error, StoreFull):
                 self.block("store_full")
             return
-        self.block("store_failed")
+        self.block("store_full" if isinstance(error, StoreFull) else "store_failed")
         self._answer_unknown(batch)
 
     @staticmethod
