@@ -95,8 +95,9 @@ async def test_a_trade_is_served_to_its_parties_and_officers_alone() -> None:
         for reader in (ada, bert):
             told = await (await node.get(path, reader.signer)).json()
             assert bytes.fromhex(told["attachments"][0]["content"]) == b"ten hours of translation"
-            assert told["parties"] == [ada.member.hex(), bert.member.hex()]
+            assert told["parties"] == [reader.member.hex()], "a party is told of itself alone"
         board = await (await node.get(path, kit.founders["denis"])).json()
+        assert board["parties"] == [ada.member.hex(), bert.member.hex()]
         assert (board["type"], board["attachments"]) == ("trade.propose", [])
         for stranger in (cleo.signer, None):
             assert await problem_of(await node.get(path, stranger), 404) == "not_found"

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ecot_node.http.callers import may_read, may_read_attachment
+from ecot_node.http.callers import Caller, may_read, may_read_attachment
 from ecot_node.http.errors import Problem
 from ecot_node.http.fields import (
     BytesHex,
@@ -61,7 +61,10 @@ class ConsistencyParams(Params):
 
 
 class RecordItem(JsonReply):
-    """A record in a list. `visibility`: ``public``, ``members``, ``parties`` or ``auditors``."""
+    """A record in a list. `visibility`: ``public``, ``members``, ``parties`` or ``auditors``.
+
+    `parties`: whom it concerns; of a record between parties, a party is told its own ids alone.
+    """
 
     index: Count
     entry_id: IdHex
@@ -95,7 +98,7 @@ class ConsistencyReply(JsonReply):
     hashes: tuple[HashHex, ...]
 
 
-def _item(meta: RecordedMeta) -> RecordItem:
+def _item(meta: RecordedMeta, caller: Caller | None) -> RecordItem:
     return RecordItem(
         index=meta.index,
         entry_id=meta.entry_id.hex(),
@@ -103,8 +106,15 @@ def _item(meta: RecordedMeta) -> RecordItem:
         type=meta.type,
         author=show_hex(meta.author),
         visibility=meta.visibility,
-        parties=tuple(one.hex() for one in meta.parties),
+        parties=tuple(one.hex() for one in _shown_parties(meta, caller)),
     )
+
+
+def _shown_parties(meta: RecordedMeta, caller: Caller | None) -> tuple[bytes, ...]:
+    """Return the parties that the reader may be told: one record may resolve the deals of members who share nothing."""
+    if meta.visibility != "parties" or caller is None or caller.is_officer:
+        return meta.parties
+    return tuple(one for one in meta.parties if one in caller.party_ids)
 
 
 async def _find(request: Request[RecordParams, None]) -> RecordedMeta:
@@ -139,7 +149,7 @@ async def get_record(request: Request[RecordParams, None]) -> RecordReply:
         for one in await request.context.store.attachments(meta.index)
         if may_read_attachment(request.caller, one.class_name, meta.parties)
     )
-    item = msgspec.structs.asdict(_item(meta))
+    item = msgspec.structs.asdict(_item(meta, request.caller))
     return RecordReply(**item, record=row.record.hex(), attachments=attachments)
 
 
@@ -154,7 +164,7 @@ async def list_records(request: Request[RecordsParams, None]) -> Listing[RecordI
     )
     page = found[: params.limit]
     items = tuple(
-        _item(one)
+        _item(one, request.caller)
         for one in page
         if may_read(request.caller, one.visibility, one.parties)  # again here: one mistake in a query shows nothing
     )
