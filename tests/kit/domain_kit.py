@@ -17,6 +17,7 @@ from http_kit import NO_LIMITS, HttpNode, KnownPeers, _writer
 from ledger_kit import DAY_MS, Actor, LedgerKit, percent
 
 from ecot_node.domains.database import ViewsDatabase
+from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.http.app import SERVICES, make_app
@@ -244,7 +245,7 @@ async def domain_node(story: Story, folder: Path) -> AsyncIterator[HttpNode]:
         clock_ms=lambda: kit.now,
         settings=NO_LIMITS,
     )
-    app = make_app(context, DOMAIN_ROUTES)
+    app = make_app(context, (*DOMAIN_ROUTES, *federation_routes(None, kit.agent)))
     client = TestClient(TestServer(app))
     await client.start_server()
     node = HttpNode(kit, writer, store, context.records, context.peers, app[SERVICES], client)  # type: ignore[arg-type]

@@ -8,11 +8,13 @@ status that is described, the described content type, and a body of the describe
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+from domain_kit import domain_node, tell_story
 from http_kit import HttpNode, http_node
 from hypothesis import HealthCheck, Phase, given, settings
 from ledger_kit import LedgerKit
@@ -42,9 +44,14 @@ def _as_bytes(_context: Any, value: Any) -> bytes:
 
 
 class RunningNode:
-    """A node in a thread of its own, because schemathesis asks synchronously."""
+    """A node in a thread of its own, because schemathesis asks synchronously.
 
-    def __init__(self) -> None:
+    Args:
+        folder: for views; None serves the floor's routes alone.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -53,9 +60,15 @@ class RunningNode:
         self.token = ""
 
     async def _serve(self) -> None:
-        kit = LedgerKit()
-        kit.join("ada")
-        async with http_node(kit) as node:
+        async with AsyncExitStack() as stack:
+            if self._folder is None:
+                kit = LedgerKit()
+                kit.join("ada")
+                node = await stack.enter_async_context(http_node(kit))
+            else:
+                story = tell_story()
+                kit = story.kit
+                node = await stack.enter_async_context(domain_node(story, self._folder))
             self.url, self.token = await self._describe(node, kit)
             self._ready.set()
             await self._stop.wait()
@@ -75,10 +88,11 @@ class RunningNode:
         self._loop.close()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningNode]:
-    with ExitStack() as stack:
-        yield stack.enter_context(RunningNode())
+@pytest.fixture(scope="module", params=["floor", "domains"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    folder = tmp_path_factory.mktemp("views") if request.param == "domains" else None
+    with RunningNode(folder) as node:
+        yield node
 
 
 def _operations(running: RunningNode) -> list[Any]:
