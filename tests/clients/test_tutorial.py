@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
-PORTS = ("PORT",)
-TIMEOUT_S = 300
+PORTS = ("PORT", "PEER", "PORT_SUD", "PEER_SUD")
+TIMEOUT_S = 900
 MARK = "@@ end of block"
 _FENCE = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _RULE = re.compile(r"[━─╇┼\s]+")

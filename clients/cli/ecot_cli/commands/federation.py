@@ -94,7 +94,7 @@ async def propose(
         ours,
         other,
         tuple(decider_of(side, (ours, other), _NODES_NEEDED) for side in sides),
-        rate=_minor_rate(rate, scales, is_ours_first=ours.ledger < other.ledger),
+        rate=minor_rate(rate, scales, is_ours_first=ours.ledger < other.ledger),
         sequence=max((one.sequence for one in old), default=0) + 1,
     )
     path = output or Path(f"{info.domain}-{theirs.domain}.peering")
@@ -109,7 +109,7 @@ async def _ask_partner(run: Run, url: str) -> LedgerInfo:
             return await partner.ledger()
 
 
-def _minor_rate(text: str, scales: tuple[int, int], *, is_ours_first: bool) -> Rate:
+def minor_rate(text: str, scales: tuple[int, int], *, is_ours_first: bool) -> Rate:
     """Return the rate of the statement: minor units of its second side for one of its first.
 
     Args:
