@@ -20,7 +20,7 @@ from ecot_protocol.domains.royalty import facts, periods
 from ecot_protocol.domains.royalty.acts import ReportUse, Subscribe
 from ecot_protocol.domains.royalty.periods import MAX_PERIOD_AHEAD_MS, ClosePeriod, OpenPeriod, PayOut
 from ecot_protocol.domains.royalty.sharing import share_revenue
-from ecot_protocol.domains.royalty.state import UseCount
+from ecot_protocol.domains.royalty.state import MAX_USE_PER_ROW, UseCount, UseKey
 from ecot_protocol.ledger.accounts import ACCOUNT_REASONS
 from ecot_protocol.ledger.entry_type import BOARD, TREASURER
 from ecot_protocol.ledger.facts import Fact, Posting
@@ -137,6 +137,7 @@ def test_a_subscription_counts_against_a_mandates_limit() -> None:
 def test_use_is_reported_by_the_institution_the_treasurer_or_the_node(by: str) -> None:
     kit = LedgerKit()
     library, other, ada = institution(kit), institution(kit, "archive"), kit.join("ada")
+    kit.must("royalty.subscribe", subscription(), **kit.by(library))
     work, period = register(kit, [(ada, 10_000)]), open_period(kit)
     payload = report(period, library, {work: 3})
     assert kit.refused("royalty.report_use", payload, **kit.by(other)) == "signature_missing"
@@ -148,12 +149,13 @@ def test_use_is_reported_by_the_institution_the_treasurer_or_the_node(by: str) -
 def test_a_report_of_two_thousand_rows_fits_a_record() -> None:
     kit = LedgerKit()
     library, ada = institution(kit), kit.join("ada")
+    kit.must("royalty.subscribe", subscription(), **kit.by(library))
     works: list[bytes] = []
     batch = RegisterWorks(titles=None, works=(BatchWork(identifiers=(), kind="music"),) * 200)
     for _ in range(10):
         works += [fact.work for fact in kit.must("catalogue.register_works", batch, **kit.by(ada))]  # type: ignore[attr-defined]
     period = open_period(kit)
-    kit.must("royalty.report_use", report(period, library, dict.fromkeys(works, MAX_INTEGER)), **kit.by(library))
+    kit.must("royalty.report_use", report(period, library, dict.fromkeys(works, MAX_USE_PER_ROW)), **kit.by(library))
     assert len(kit.records[-1]) < MAX_RECORD_SIZE_BYTES
     assert len(kit.state.royalty.uses) == 2_000
 
@@ -239,7 +241,7 @@ def test_a_closed_period_leaves_totals_and_nothing_else() -> None:
     kit.must("royalty.report_use", report(period, library, {works[0]: 5}), **kit.by(library))
     close(kit, period, 100_000)
     royalty = kit.state.royalty
-    assert [len(table) for table in royalty.tables()] == [0, 1, 0, 0, 0]
+    assert [len(table) for table in royalty.tables()] == [0, 1, 0, 0, 0, 1]
     assert royalty.codes["2026-q3"] == kit.now
     assert kit.replayed().digest() == kit.state.digest()
 
@@ -373,9 +375,14 @@ def reporting(kind: str) -> Case:
             payload = report(UNKNOWN, library, {works[0]: 1})
         elif kind == "unknown work":
             payload = report(period, library, {UNKNOWN: 1})
+        elif kind == "unsubscribed":
+            by = institution(kit, "archive")
+            kit.must("royalty.subscribe", subscription(from_ms=START_MS - 2, until_ms=START_MS - 1), **kit.by(by))
+            payload = report(period, by, {works[0]: 1})
+        elif kind == "too much":
+            kit.state.royalty.uses[UseKey(period, works[0])] = MAX_INTEGER
         else:
-            kit.must(REPORT, report(period, library, {works[0]: MAX_INTEGER}), **kit.by(library))
-            payload = report(period, library, {works[0]: 1}, part=1 if kind == "repeated" else 2)
+            kit.must(REPORT, payload, **kit.by(library))
         return REPORT, payload, kit.by(by)
 
     return build
@@ -415,6 +422,7 @@ CASES: dict[tuple[str, str], Case] = {
     (REPORT, "institution_needed"): reporting("firm"),
     (REPORT, "member_not_active"): reporting("excluded"),
     (REPORT, "period_unknown"): reporting("unknown period"),
+    (REPORT, "subscription_needed"): reporting("unsubscribed"),
     (REPORT, "report_repeated"): reporting("repeated"),
     (REPORT, "works_not_sorted"): reporting("unsorted"),
     (REPORT, "work_unknown"): reporting("unknown work"),

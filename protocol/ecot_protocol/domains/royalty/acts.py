@@ -120,6 +120,7 @@ def _subscribe(state: RoyaltyState, act: Act[Subscribe], at: int) -> list[Fact]:
     if account not in state.accounts.rows:
         result.append(state.accounts.open(account, lower_minor=0, upper_minor=None))
     note_spending(state, act.author, act.signers, subscribe.unit, subscribe.total_minor, at)
+    state.royalty.subscribe(act.author, subscribe.from_ms, subscribe.until_ms)
     result.append(
         facts.Subscribed(
             subscription=act.id,
@@ -150,8 +151,12 @@ def _check_report(state: RoyaltyState, act: Act[ReportUse], _at: int) -> Reason 
         return reason
     if act.author == report.institution and not state.membership.is_active(report.institution):
         return Reason.of("member_not_active", member=report.institution.hex())
-    if report.period not in state.royalty.periods:
+    period = state.royalty.periods.get(report.period)
+    if period is None:
         return Reason.of("period_unknown", period=report.period.hex())
+    # The revenue is the subscribers'; who pays nothing does not steer it.
+    if not state.royalty.is_subscriber(report.institution, period):
+        return Reason.of("subscription_needed", institution=report.institution.hex())
     if ReportKey(report.period, report.institution, report.part) in state.royalty.reports:
         return Reason.of("report_repeated", part=report.part)
     return _check_counts(state, report)
@@ -214,6 +219,7 @@ REPORT_USE: Final[EntryType[RoyaltyState, ReportUse]] = EntryType(
         "institution_needed",
         "member_not_active",
         "period_unknown",
+        "subscription_needed",
         "report_repeated",
         "works_not_sorted",
         "work_unknown",

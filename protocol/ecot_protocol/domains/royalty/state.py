@@ -3,7 +3,7 @@
 
 Retirement: the use and the reports of a period go when it is closed (what stays of use is in the facts of the closing,
 one total a work); a slice of sums due goes when it is paid out. Of a closed period, code and end stay, for neither can
-be taken again.
+be taken again. Who has subscribed stays: a later report may be of any period that is open.
 """
 
 from typing import Annotated, Final, NamedTuple, Protocol
@@ -26,6 +26,8 @@ USE_SCOPE: Final = "use"
 SUBSCRIBE_SCOPE: Final = "subscribe"
 """Scope of a mandate to subscribe for an institution."""
 MAX_ROWS_PER_REPORT: Final = 2_000
+MAX_USE_PER_ROW: Final = 1_000_000_000
+"""Most use of one work in one report, so that nobody can fill a work's total and shut out what others report."""
 PAYOUT_HOLDERS: Final = 500
 """Rights-holders paid by one entry: with 16 heads, 8,000 of the 10,000 legs of a group."""
 
@@ -34,7 +36,7 @@ class UseCount(WireArray):
     """Use of a work: `count` is from 1."""
 
     work: Id
-    count: Positive
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_USE_PER_ROW)]
 
 
 UseCounts = Annotated[tuple[UseCount, ...], msgspec.Meta(min_length=1, max_length=MAX_ROWS_PER_REPORT)]
@@ -64,6 +66,13 @@ class ReportKey(NamedTuple):
     part: Positive
 
 
+class Subscribed(Wire):
+    """From when until when an institution has subscribed, all its subscriptions together (None: without end)."""
+
+    from_ms: Count
+    until_ms: Count | None
+
+
 class DueKey(NamedTuple):
     """A slice of the sums due for a closed period; slices are numbered from 1."""
 
@@ -90,7 +99,7 @@ class Due(Wire):
 class RoyaltySlice:
     """State of the domain."""
 
-    __slots__ = ("codes", "due", "periods", "reports", "uses")
+    __slots__ = ("codes", "due", "periods", "reports", "subscribers", "uses")
 
     def __init__(self) -> None:
         self.periods: Table[bytes, Period] = Table("royalty.periods", bytes, Period)
@@ -98,14 +107,30 @@ class RoyaltySlice:
         self.uses: Table[UseKey, Count] = Table("royalty.uses", UseKey, Count)
         self.reports: Table[ReportKey, Count] = Table("royalty.reports", ReportKey, Count)
         self.due: Table[DueKey, Due] = Table("royalty.due", DueKey, Due)
+        self.subscribers: Table[bytes, Subscribed] = Table("royalty.subscribers", Id, Subscribed)
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        return (self.periods, self.codes, self.uses, self.reports, self.due)  # type: ignore[return-value]
+        return (self.periods, self.codes, self.uses, self.reports, self.due, self.subscribers)  # type: ignore[return-value]
 
     def uses_of(self, period: bytes) -> dict[bytes, int]:
         """Return work -> use reported in an open period so far."""
         return {key.work: count for key, count in self.uses.items() if key.period == period}
+
+    def subscribe(self, institution: bytes, from_ms: int, until_ms: int | None) -> None:
+        """Widen what an institution has subscribed to."""
+        old = self.subscribers.get(institution)
+        if old is not None:
+            from_ms = min(from_ms, old.from_ms)
+            until_ms = None if until_ms is None or old.until_ms is None else max(until_ms, old.until_ms)
+        self.subscribers[institution] = Subscribed(from_ms=from_ms, until_ms=until_ms)
+
+    def is_subscriber(self, institution: bytes, period: Period) -> bool:
+        """Tell whether an institution has subscribed to some of the period."""
+        span = self.subscribers.get(institution)
+        if span is None or span.from_ms >= period.ends_ms:
+            return False
+        return span.until_ms is None or span.until_ms > period.starts_ms
 
     def retire(self, period: bytes) -> None:
         """Forget a period that was closed, with its use and reports."""
