@@ -9,8 +9,10 @@ import pytest
 from ledger_kit import LedgerKit, seed
 
 from ecot_node.federation import service
-from ecot_node.federation.service import FederationService
+from ecot_node.federation.port import PeerId, SendTimedOut
+from ecot_node.federation.service import FederationService, _PeerQueue
 from ecot_node.ledger.errors import NotWriting
+from ecot_protocol.domains.federation.messages import Ask, encode_message
 from ecot_protocol.domains.federation.outputs import Append, Output
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.cosignature import Cosigner
@@ -103,3 +105,38 @@ async def test_an_entry_that_the_writer_would_not_take_is_tried_again(monkeypatc
         assert await entries_taken(writer) == [DECIDE.body]
     finally:
         await federation.stop()
+
+
+class SlowTransport(FakeTransport):
+    """Takes the first messages only once it is let go; fails some."""
+
+    def __init__(self) -> None:
+        self.may_go = asyncio.Event()
+        self.all_sent = asyncio.Event()
+        self.sent: list[bytes] = []
+
+    async def send(self, peer_id: PeerId, message: bytes, *, timeout_s: float) -> None:
+        self.sent.append(message)
+        await self.may_go.wait()
+        if message == encode_message(Ask(LAST)):
+            self.all_sent.set()
+        raise SendTimedOut(peer_id, timeout_s)
+
+
+LAST = b"\xff" * 16
+
+
+async def test_a_message_that_waits_already_is_sent_once_and_one_that_fails_stops_no_other() -> None:
+    transport = SlowTransport()
+    waiting: Any = transport
+    queue = _PeerQueue(waiting, PeerId("peer"))
+    ids = [number.to_bytes(16) for number in range(200)]
+    for _ in range(3):
+        for one in ids:
+            queue.put(Ask(one))
+    queue.put(Ask(LAST))
+    transport.may_go.set()
+    async with asyncio.timeout(20):
+        await transport.all_sent.wait()
+    queue.stop()
+    assert transport.sent == [encode_message(Ask(one)) for one in (*ids, LAST)]

@@ -20,6 +20,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final, Protocol
 
 import structlog
@@ -27,7 +28,7 @@ import structlog
 from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
-from ecot_node.federation.port import PeerId, PeerStatus, Transport, TransportError
+from ecot_node.federation.port import PeerId, PeerStatus, Transport
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.port import RecordedEntry
@@ -58,7 +59,7 @@ from ecot_protocol.domains.federation.outputs import (
     Tell,
 )
 from ecot_protocol.domains.federation.proofs import Inclusion
-from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.cosignature import Cosigner
@@ -77,6 +78,8 @@ HEAD_PUSH_MS: Final = 2_000
 """So soon at the latest is a record shown to witnesses."""
 APPEND_AGAIN_S: Final = 1.0
 """Until an entry is tried again that the writer would not take."""
+SEND_BATCH: Final = 64
+"""Messages that are handed to the transport at once, which writes them together."""
 QUEUE_MAX: Final = 2_048
 """Messages that wait for one partner; the oldest are dropped, the courier asks again."""
 DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
@@ -126,6 +129,7 @@ class FederationService:
         self._queues: dict[bytes, _PeerQueue] = {}
         self._limits: dict[bytes, PeerLimits] = {}
         self._kept_sizes: dict[str, int] = {}
+        self._pushed_size = 0
         self._courier: Courier | None = None
         self._state: State | None = None
         self._lock = asyncio.Lock()
@@ -278,8 +282,11 @@ class FederationService:
             await self._carry_out(outputs)
 
     async def _carry_out(self, outputs: Sequence[Output]) -> None:
-        """Do what the courier asks for, all of it: what it has said once, it believes done."""
-        waiting = deque(outputs)
+        """Do what the courier asks for, all of it: what it has said once, it believes done.
+
+        Where many deals wait for the same thing, it asks once for each; once is enough.
+        """
+        waiting = deque(dict.fromkeys(outputs))
         try:
             while waiting:
                 await self._do(waiting.popleft(), waiting)
@@ -323,11 +330,17 @@ class FederationService:
 
     async def _tell(self, tell: Tell) -> None:
         if isinstance(tell.message, Push):
-            note = AddCheckpointRequest.parse(tell.message.request).note
-            await self._store.checkpoint_keep(Checkpoint.parse(note.text).size, _own_note(note))
+            await self._keep_own(AddCheckpointRequest.parse(tell.message.request))
         queue = self._queues.get(tell.ledger)
         if queue is not None:
             queue.put(tell.message)
+
+    async def _keep_own(self, push: AddCheckpointRequest) -> None:
+        """Keep a checkpoint of ours before it leaves; it is pushed to several partners, and kept once."""
+        size = push.checkpoint.size
+        if size != self._pushed_size:
+            await self._store.checkpoint_keep(size, _own_note(push.note))
+            self._pushed_size = size
 
     async def _keep(self, keep: Keep) -> bool:
         checkpoint = Checkpoint.parse(SignedNote.parse(keep.checkpoint).text)
@@ -399,17 +412,23 @@ def _own_note(note: SignedNote) -> bytes:
 
 
 class _PeerQueue:
-    """Messages on their way to one partner, sent in order; what can't be sent in time is dropped."""
+    """Messages on their way to one partner, sent in order; what can't be sent in time is dropped.
+
+    A message that waits already is not queued twice: after an outage there are a thousand deals to ask about, and the
+    partner would otherwise be busy with old questions when new ones come.
+    """
 
     def __init__(self, transport: Transport, peer_id: PeerId) -> None:
         self._transport, self._peer_id = transport, peer_id
-        self._waiting: deque[Message] = deque(maxlen=QUEUE_MAX)
+        self._waiting: dict[Message, None] = {}
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="peer-queue")
 
     def put(self, message: Message) -> None:
         """Queue a message; the oldest one goes if the queue is full."""
-        self._waiting.append(message)
+        self._waiting[message] = None
+        if len(self._waiting) > QUEUE_MAX:
+            del self._waiting[next(iter(self._waiting))]
         self._wake.set()
 
     def stop(self) -> None:
@@ -421,8 +440,13 @@ class _PeerQueue:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
-            message = self._waiting.popleft()
-            try:
-                await self._transport.send(self._peer_id, encode_message(message), timeout_s=SEND_TIMEOUT_S)
-            except TransportError as error:
-                log.debug("message_dropped", peer=self._peer_id, error=str(error))
+            batch = list(islice(self._waiting, SEND_BATCH))
+            for message in batch:
+                del self._waiting[message]
+            await asyncio.gather(*map(self._send, batch))
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._transport.send(self._peer_id, encode_message(message), timeout_s=SEND_TIMEOUT_S)
+        except EcotError as error:
+            log.debug("message_dropped", peer=self._peer_id, error=str(error))

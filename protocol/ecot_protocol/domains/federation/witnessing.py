@@ -81,17 +81,11 @@ class Quorum:
         self._lines: dict[Witness, NoteSignature] = {}
         self._growths: dict[tuple[int, int], set[bytes]] = {}
         self.head: SignedNote | None = None
-        self.target: SignedNote | None = None
-
-    @property
-    def head_size(self) -> int:
+        self.head_size = 0
         """How much of our log is durable and signed."""
-        return _size(self.head)
-
-    @property
-    def target_size(self) -> int:
+        self.target: SignedNote | None = None
+        self.target_size = 0
         """The size of the checkpoint for which cosignatures are collected."""
-        return _size(self.target)
 
     @property
     def cosigners(self) -> tuple[Witness, ...]:
@@ -105,15 +99,16 @@ class Quorum:
 
     def take_head(self, note: SignedNote) -> None:
         """Take the newest checkpoint that our log has signed."""
-        if _size(note) >= self.head_size:
-            self.head = note
+        size = Checkpoint.parse(note.text).size
+        if size >= self.head_size:
+            self.head, self.head_size = note, size
 
     def aim(self, now_ms: int) -> None:
         """Make the newest checkpoint the target, and cosign it ourselves."""
         assert self.head is not None
         if self.target is not None and self.target.text == self.head.text:
             return
-        self.target = self.head
+        self.target, self.target_size = self.head, self.head_size
         line = self._cosigner.cosign(self.head.text, max(now_ms // 1000, 1))
         self._lines = {self._own: line}
 
@@ -181,10 +176,6 @@ class Quorum:
         elif self.head is not None and shown.size == self.head_size:
             own = Checkpoint.parse(self.head.text)
             yield from () if shown.root_hash == own.root_hash else (Ahead(note),)
-
-
-def _size(note: SignedNote | None) -> int:
-    return 0 if note is None else Checkpoint.parse(note.text).size
 
 
 __all__ = ["Quorum", "WitnessDesk"]
