@@ -12,7 +12,7 @@ The life of an entry here, each step pure:
 `Machine.replay` does all of it for a record of a log, whose attachments may be gone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -100,6 +100,15 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
         reason: Reason | None = self.entry_type.evidence(self.payload)
         return reason
 
+    def resolve_keys(self, public_key_of: Callable[[bytes], bytes | None]) -> Iterator[tuple[Signature, bytes | None]]:
+        """Yield each signature with the public key of its id: one that the payload brings, or else a known one.
+
+        Args:
+            public_key_of: key id -> public key known to the ledger, revoked or not.
+        """
+        for signature in self.entry.signatures:
+            yield signature, self.introduced.get(signature.key_id) or public_key_of(signature.key_id)
+
     def find_bad_signature(self, public_key_of: Callable[[bytes], bytes | None]) -> Reason | None:
         """Check every signature.
 
@@ -110,8 +119,7 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
             ``key_unknown``, ``bad_signature`` or None.
         """
         message = ENTRY_CONTEXT + self.entry.body
-        for signature in self.entry.signatures:
-            public_key = self.introduced.get(signature.key_id) or public_key_of(signature.key_id)
+        for signature, public_key in self.resolve_keys(public_key_of):
             if public_key is None:
                 return Reason.of("key_unknown", key_id=signature.key_id.hex())
             if not is_signature_valid(public_key, message, signature.signature):

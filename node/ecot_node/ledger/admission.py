@@ -69,8 +69,7 @@ def _collect(submission: Submission, find: Callable[[bytes], bytes | None], item
     """Append the submission's signatures to `items` and return how many; None if one of its keys is not known."""
     message = ENTRY_CONTEXT + submission.entry.body
     found: list[SignedItem] = []
-    for signature in submission.entry.signatures:
-        public_key = submission.introduced.get(signature.key_id) or find(signature.key_id)
+    for signature, public_key in submission.resolve_keys(find):
         if public_key is None:
             return None
         found.append((public_key, message, signature.signature))

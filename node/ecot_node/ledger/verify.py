@@ -181,10 +181,8 @@ def _apply(machine: Machine, state: State, row: RecordRow, items: list[SignedIte
 
 
 def _collect(submission: Submission, state: State, index: int, items: list[SignedItem]) -> None:
-    find = public_keys(state)
     message = ENTRY_CONTEXT + submission.entry.body
-    for signature in submission.entry.signatures:
-        public_key = submission.introduced.get(signature.key_id) or find(signature.key_id)
+    for signature, public_key in submission.resolve_keys(public_keys(state)):
         if public_key is None:
             raise LedgerCorrupt(index, "key_unknown", signature.key_id.hex())
         items.append((public_key, message, signature.signature))
