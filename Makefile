@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+JS_HOST := tests/conformance/js-libp2p
+JS_INSTALLED := $(JS_HOST)/node_modules/.package-lock.json
 # One worker a core, two at most: the tests start nodes of their own, each a process.
 WORKERS ?= 2
 EXTRAS := node libp2p postgres dev bench
@@ -21,7 +23,7 @@ help: ## list the targets
 demo: $(INSTALLED) ## three cooperatives federate; DEMO_ONCE=1 stops at the end, DEMO_PLAYS=FILE shares real listening
 	@$(BIN)/ecot demo
 
-test: static ## every check and every test but the long ones
+test: static $(JS_INSTALLED) ## every check and every test but the long ones
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 	@$(MAKE) doctest
 
@@ -64,6 +66,10 @@ clean: ## remove what was built, but not the virtual environment
 	@find protocol node clients tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(INSTALLED)
+
+$(JS_INSTALLED): $(JS_HOST)/package-lock.json
+	@tools/setup-js
+	@touch $@
 
 $(INSTALLED): pyproject.toml requirements.lock requirements-build.lock tools/setup
 	@tools/setup

@@ -205,6 +205,18 @@ def test_specification_examples_are_what_the_code_writes(shown: str, encoded: st
     assert list(FrameDecoder().feed(encode_frame(frame))) == [frame]
 
 
+def _refused() -> list[tuple[str, str]]:
+    """Return the (hex, code) rows of the page's table of what is refused."""
+    return re.findall(r"^\| `([0-9a-f ]+)`[^|]*\| `([a-z_]+)` \|$", SPECIFICATION.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("encoded", "code"), _refused())
+def test_specification_says_what_is_refused(encoded: str, code: str) -> None:
+    with pytest.raises(RemoteProtocolError) as refused:
+        list(FrameDecoder().feed(bytes.fromhex(encoded)))
+    assert refused.value.code == code
+
+
 @pytest.mark.parametrize(
     "name",
     [
