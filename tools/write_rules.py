@@ -76,6 +76,8 @@ SIGNED_BY: Final[dict[str, str]] = {
     "royalty.pay_out": f"{NODE}; {BOARD}; {TREASURER}; or a member: a person mandated for `use`",
     "federation.peer": BOARD,
     "federation.end_peering": BOARD,
+    "federation.suspend_peering": BOARD,
+    "federation.resume_peering": BOARD,
     "federation.give_up": BOARD,
     "federation.send": "a member: a person mandated for `trade`",
     "federation.promise": NODE,

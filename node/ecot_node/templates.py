@@ -36,7 +36,9 @@ def units() -> tuple[Unit, ...]:
     return (Unit(code=BARTER, kind="barter", scale=2), EURO)
 
 
-_FEDERATION: Final = FederationStatutes(doubtful_delay_ms=30 * DAY_MS, transfer_abort_delay_ms=60_000)
+_FEDERATION: Final = FederationStatutes(
+    doubtful_delay_ms=30 * DAY_MS, export_cap_minor=None, import_cap_minor=None, transfer_abort_delay_ms=60_000
+)
 _GOVERNANCE: Final = GovernanceStatutes(
     poll_max_duration_ms=60 * DAY_MS,
     poll_min_duration_ms=1_000,

@@ -127,6 +127,7 @@ class FederatedKit(LedgerKit):
             cosigner=self.witness.public_key,
             domain=f"{self.name}.example",
             host=Signer(seed(self.name + "host")).public_key,
+            keys_index=self.state.coop.node_keys_index,
             ledger=self.ledger,
             limit_minor=limit_minor,
             log=self.log.public_key,
@@ -181,6 +182,7 @@ def peering(first: FederatedKit, second: FederatedKit, **changes: Any) -> Peerin
         "rules": 1,
         "sequence": 1,
         "shared": ("clearing", "market"),
+        "status": "active",
         "sides": tuple(sorted((one.side(limit_minor) for one in (first, second)), key=lambda side: side.ledger)),
     }
     return Peering(**(fields | changes))

@@ -72,7 +72,9 @@ def statutes(**changes: Any) -> Statutes:
             College(code="workers", weight_bp=3_000),
             College(code="partners", weight_bp=2_000),
         ),
-        federation=FederationStatutes(doubtful_delay_ms=30 * DAY_MS, transfer_abort_delay_ms=60_000),
+        federation=FederationStatutes(
+            doubtful_delay_ms=30 * DAY_MS, export_cap_minor=None, import_cap_minor=None, transfer_abort_delay_ms=60_000
+        ),
         governance=GovernanceStatutes(
             poll_max_duration_ms=60 * DAY_MS,
             poll_min_duration_ms=1_000,

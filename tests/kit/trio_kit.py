@@ -175,6 +175,7 @@ class Coop:
             cosigner=keys.public_key("cosigner"),
             domain=domain,
             host=keys.public_key("host"),
+            keys_index=0,
             ledger=self.ledger,
             limit_minor=LIMIT_MINOR,
             log=keys.public_key("log"),

@@ -16,6 +16,7 @@ from ecot_protocol.domains.federation.statements import (
     DecisionPolicy,
     LogKey,
     Peering,
+    PeeringStatus,
     Shared,
     Side,
     Witness,
@@ -30,7 +31,7 @@ from ecot_protocol.wire.entry import SALT_SIZE_BYTES, Signature
 from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES, statement_id
 
 PAR: Final = Rate(denominator=1, numerator=1)
-SHARED_ALL: Final[tuple[Shared, ...]] = ("catalogue", "clearing", "guide", "market")
+SHARED_ALL: Final[tuple[Shared, ...]] = ("catalogue", "clearing", "directory", "guide", "market", "transit")
 ABORT_AFTER_MS: Final = 120_000
 """From when on the abort of a transfer may be asked for, unless the statutes ask for more."""
 
@@ -55,7 +56,13 @@ def decider_of(side: Side, witnesses: tuple[Side, ...], count: int) -> DecisionP
 
 
 def draft_peering(
-    first: Side, second: Side, deciders: tuple[DecisionPolicy, ...], *, rate: Rate = PAR, sequence: int = 1
+    first: Side,
+    second: Side,
+    deciders: tuple[DecisionPolicy, ...],
+    *,
+    rate: Rate = PAR,
+    sequence: int = 1,
+    status: PeeringStatus = "active",
 ) -> bytes:
     """Return the statement of a peering, for both nodes' agents to sign.
 
@@ -65,6 +72,7 @@ def draft_peering(
         deciders: logs whose decisions both accept.
         rate: minor units of the unit of the side with the higher ledger id for one of the other's.
         sequence: higher than that of an older peering of the two.
+        status: to suspend or to end a peering together.
     """
     sides = (first, second) if first.ledger < second.ledger else (second, first)
     return encode_peering(
@@ -76,6 +84,7 @@ def draft_peering(
             sequence=sequence,
             shared=SHARED_ALL,
             sides=sides,
+            status=status,
         )
     )
 
@@ -108,6 +117,7 @@ def side_of(info: LedgerInfo, *, unit: str, limit_minor: int) -> Side:
             cosigner=keys["cosigner"],
             domain=info.domain or "",
             host=keys["host"],
+            keys_index=info.node_keys_index,
             ledger=bytes.fromhex(info.ledger or ""),
             limit_minor=limit_minor,
             log=keys["log"],

@@ -53,6 +53,7 @@ class LedgerInfo(Answer):
     time_ms: int
     reason: str | None = None
     node_keys: dict[str, str | None] = {}
+    node_keys_index: int = 0
     cosigner_vkey: str | None = None
 
 

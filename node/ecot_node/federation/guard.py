@@ -182,7 +182,7 @@ class HistoryGuard:
     def _missing(self) -> Collection[str]:
         """Return who has not answered: after a restore, every partner that the ledger knows counts."""
         federation = self._writer.state.federation
-        known = {ledger.hex() for ledger in federation.peers if federation.active_peer(ledger) is not None}
+        known = {ledger.hex() for ledger in federation.peers if federation.linked_peer(ledger) is not None}
         return ({*self._urls, *known} if self.must_hear_everybody else {*self._urls}) - self._heard
 
     def _go_on(self) -> None:

@@ -64,6 +64,7 @@ class LedgerReply(JsonReply):
             the log does not hold: compare it with `checkpoint`; empty otherwise.
         units: of account.
         node_keys: public halves.
+        node_keys_index: of the record that last set one of them; 0 for those of the genesis.
         log_vkey: C2SP verifier key of the log.
         cosigner_vkey: of this node as a witness.
         checkpoint: the newest, a signed note; empty before the genesis.
@@ -82,6 +83,7 @@ class LedgerReply(JsonReply):
     witness_checkpoint: str
     units: tuple[UnitReply, ...]
     node_keys: NodeKeysReply
+    node_keys_index: Count
     log_vkey: str | None
     cosigner_vkey: str | None
     checkpoint: str
@@ -115,16 +117,16 @@ class DocsParams(Params):
     file: Literal["docs.css", "docs.js"]
 
 
-def _profile_of(state: State) -> tuple[Profile | None, dict[str, str], int]:
+def _profile_of(state: State) -> tuple[Profile | None, dict[str, str], int, int]:
     keys = {purpose: key.public_key.hex() for purpose, key in state.coop.node_keys.items()}
-    return state.coop.profile.get(""), keys, state.rules
+    return state.coop.profile.get(""), keys, state.coop.node_keys_index, state.rules
 
 
 async def get_ledger(request: Request[None, None]) -> LedgerReply:
     """Everything a client needs to check what this node says; `checkpoint` is the newest durable one."""
     context = request.context
     status = context.ledger.status()
-    profile, keys, rules = await context.ledger.read(_profile_of)
+    profile, keys, keys_index, rules = await context.ledger.read(_profile_of)
     units = profile.units if profile else ()
     return LedgerReply(
         ledger=profile.ledger.hex() if profile else None,
@@ -139,6 +141,7 @@ async def get_ledger(request: Request[None, None]) -> LedgerReply:
         witness_checkpoint=status.witness_checkpoint,
         units=tuple(UnitReply(code=one.code, kind=one.kind, scale=one.scale) for one in units),
         node_keys=NodeKeysReply(**{one: keys.get(one) for one in ("agent", "cosigner", "host", "log")}),
+        node_keys_index=keys_index,
         log_vkey=_log_vkey(profile, keys.get("log")),
         cosigner_vkey=context.cosigner.verifier.vkey if context.cosigner else None,
         checkpoint=context.ledger.checkpoint().decode(),

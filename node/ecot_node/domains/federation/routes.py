@@ -35,10 +35,9 @@ from ecot_node.http.fields import (
 )
 from ecot_node.http.routes import AnyRoute, Request, Route
 from ecot_protocol.domains.federation.peering import find_own_side_problem
-from ecot_protocol.domains.federation.state import partner_account
+from ecot_protocol.domains.federation.state import Peer, partner_account
 from ecot_protocol.domains.federation.statements import (
     DecisionPolicy,
-    Peering,
     Round,
     deal_id,
     decode_peering,
@@ -69,7 +68,7 @@ class PeerReply(JsonReply):
 
     Attributes:
         ledger: its id.
-        status: ``active``, or ``ended``.
+        status: ``active``; ``suspended``, by both or by us alone: nothing new; or ``ended``.
         ended_at_ms: when the peering ended; None while it is in force.
         statement: the peering, as both signed it (hex of canonical bytes).
         unit: our unit of the account; `partner_unit` is the other's.
@@ -86,7 +85,7 @@ class PeerReply(JsonReply):
     ledger: HashHex
     origin: str
     domain: str
-    status: Literal["active", "ended"]
+    status: Literal["active", "ended", "suspended"]
     ended_at_ms: TimeMs | None
     statement: BytesHex
     unit: UnitCode
@@ -257,15 +256,11 @@ def _peers_of(state: State, status_of: Callable[[bytes], PeerStatus | None]) -> 
     own = state.ledger
     if own is None:
         return ()
-    return tuple(
-        _peer(state, own, ledger, peer.peering, peer.ended_at_ms, status_of(ledger))
-        for ledger, peer in state.federation.peers.items()
-    )
+    return tuple(_peer(state, own, ledger, peer, status_of(ledger)) for ledger, peer in state.federation.peers.items())
 
 
-def _peer(
-    state: State, own: bytes, ledger: bytes, peering: Peering, ended_at_ms: int | None, status: PeerStatus | None
-) -> PeerReply:
+def _peer(state: State, own: bytes, ledger: bytes, peer: Peer, status: PeerStatus | None) -> PeerReply:
+    peering = peer.peering
     side, other = peering.side_of(own), peering.other_side(own)
     account = state.accounts.rows[partner_account(ledger, side.unit)]
     lowest = account.balance_minor - account.reserved_out_minor
@@ -276,8 +271,8 @@ def _peer(
         ledger=ledger.hex(),
         origin=other.origin,
         domain=other.domain,
-        status="active" if ended_at_ms is None else "ended",
-        ended_at_ms=ended_at_ms,
+        status=peer.status,
+        ended_at_ms=peer.ended_at_ms,
         statement=encode_peering(peering).hex(),
         unit=side.unit,
         partner_unit=other.unit,
@@ -431,7 +426,7 @@ def _agent_of(state: State, ledger: bytes) -> bytes:
 
 def _policy(state: State, decider: bytes) -> DecisionPolicy:
     for peer in state.federation.peers.values():
-        policy = peer.peering.decider(decider) if peer.ended_at_ms is None else None
+        policy = peer.peering.decider(decider) if peer.status == "active" else None
         if policy is not None:
             return policy
     raise Problem("clearing_unsound", f"no peering accepts {decider.hex()} as decider")

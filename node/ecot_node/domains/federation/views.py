@@ -113,6 +113,8 @@ VIEWS: Final = DomainViews(
     unshown={
         facts.PeeringRecorded: "peers are read from the state",
         facts.PeeringEnded: "peers are read from the state",
+        facts.PeeringSuspended: "peers are read from the state",
+        facts.PeeringResumed: "peers are read from the state",
         facts.DealDecided: "what counts for a member is the resolution",
     },
 )

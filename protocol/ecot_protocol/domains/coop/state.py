@@ -153,6 +153,11 @@ class CoopSlice:
         """The profile; there is one from the genesis on."""
         return self.profile[""]
 
+    @property
+    def node_keys_index(self) -> int:
+        """The record that last set one of the node's keys."""
+        return max((one.since_index for one in self.node_keys.values()), default=0)
+
     def statutes_at(self, at: int) -> tuple[int, Statutes]:
         """Return (version, statutes) in force at `at` (milliseconds since 1970)."""
         version = self.founded.statutes_version

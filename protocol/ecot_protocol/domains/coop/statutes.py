@@ -46,10 +46,14 @@ class FederationStatutes(Wire):
     Attributes:
         doubtful_delay_ms: after a peering has ended, how long before the board may move a lost promise to the doubtful
             account.
+        export_cap_minor: the most that all partners together may owe us, of each unit; None: no cap.
+        import_cap_minor: the most that we may owe all partners together, of each unit; None: no cap.
         transfer_abort_delay_ms: after a contract's opening, how long before its abort may be asked for.
     """
 
     doubtful_delay_ms: Duration
+    export_cap_minor: Count | None
+    import_cap_minor: Count | None
     transfer_abort_delay_ms: Duration
 
 
@@ -177,6 +181,8 @@ class Statutes(Wire):
 FORCE: Final[dict[str, Literal["at_start", "at_once"]]] = {
     "colleges": "at_start",
     "federation.doubtful_delay_ms": "at_once",
+    "federation.export_cap_minor": "at_once",
+    "federation.import_cap_minor": "at_once",
     "federation.transfer_abort_delay_ms": "at_start",
     "governance.poll_max_duration_ms": "at_start",
     "governance.poll_min_duration_ms": "at_start",

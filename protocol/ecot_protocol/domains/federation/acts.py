@@ -4,7 +4,7 @@
 from typing import Final
 
 from ecot_protocol.domains.federation.decisions import DECIDE, RESOLVE
-from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER
+from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER, RESUME_PEERING, SUSPEND_PEERING
 from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT
 from ecot_protocol.domains.federation.transfers import PROMISE, SEND
 from ecot_protocol.ledger.entry_type import AnyEntryType
@@ -12,6 +12,8 @@ from ecot_protocol.ledger.entry_type import AnyEntryType
 FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
     PEER,
     END_PEERING,
+    SUSPEND_PEERING,
+    RESUME_PEERING,
     GIVE_UP,
     SEND,
     PROMISE,

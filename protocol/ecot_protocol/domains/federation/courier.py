@@ -568,7 +568,7 @@ class Courier:
         if not self._is_target_needed():
             self._quorum.aim(now_ms)
         peers = self._state.federation.peers
-        yield from self._quorum.push({one for one in peers if self._state.federation.active_peer(one) is not None})
+        yield from self._quorum.push({one for one in peers if self._state.federation.linked_peer(one) is not None})
 
     # --------------------------------------------------------------------------------------------------------- small
 

@@ -16,10 +16,23 @@ class PeeringRecorded(Fact):
     partner_unit: str
     partner_limit_minor: int
     shared: tuple[str, ...]
+    status: str
 
 
 class PeeringEnded(Fact):
     """Nothing new is agreed with this partner; what is pending still resolves."""
+
+    partner: bytes
+
+
+class PeeringSuspended(Fact):
+    """Nothing new is agreed with this partner until our board resumes; what is pending still resolves."""
+
+    partner: bytes
+
+
+class PeeringResumed(Fact):
+    """Our board no longer suspends the peering with this partner."""
 
     partner: bytes
 

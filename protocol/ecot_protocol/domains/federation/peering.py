@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``federation.peer`` and ``federation.end_peering``: the boards' acts; ``federation.give_up``: a lost promise."""
+"""The boards' acts about partners, and ``federation.give_up``: a lost promise.
+
+- ``federation.peer`` records a statement that both cooperatives signed: a peering, any change of it, its suspension and
+  its end. Each of the two records it; a higher sequence replaces the one before.
+- ``federation.suspend_peering``, ``federation.resume_peering`` and ``federation.end_peering`` need no consent of the
+  other. A peering that both have suspended is resumed by a statement of both.
+"""
 
 from typing import Annotated, Any, Final
 
@@ -31,6 +37,18 @@ class Peered(Wire):
 
 class EndPeering(Wire):
     """Payload of ``federation.end_peering``: no new deals with this ledger."""
+
+    partner: Hash
+
+
+class SuspendPeering(Wire):
+    """Payload of ``federation.suspend_peering``: no new deals with this ledger until we resume."""
+
+    partner: Hash
+
+
+class ResumePeering(Wire):
+    """Payload of ``federation.resume_peering``: deals with this ledger again, as far as both have agreed."""
 
     partner: Hash
 
@@ -94,17 +112,23 @@ def find_own_side_problem(state: FederationState, own: Side) -> str | None:
         ("domain", own.domain == profile.domain),
         ("origin", own.origin == profile.origin),
         *((purpose, node_keys[purpose].public_key == public_key) for purpose, public_key in said.items()),
+        ("keys_index", own.keys_index == state.coop.node_keys_index),
         ("unit", state.coop.unit(own.unit) is not None),
     )
     return next((field for field, is_right in checks if not is_right), None)
 
 
-def _peer(state: FederationState, act: Act[Peered], _at: int) -> list[Fact]:
+def _peer(state: FederationState, act: Act[Peered], at: int) -> list[Fact]:
     peering = decode_peering(act.payload.statement)
     ledger = state.coop.founded.ledger
     own, other = peering.side_of(ledger), peering.other_side(ledger)
     statement = statement_id(act.payload.statement)
-    state.federation.peers[other.ledger] = Peer(ended_at_ms=None, peering=peering, statement=statement)
+    state.federation.peers[other.ledger] = Peer(
+        ended_at_ms=at if peering.status == "ended" else None,
+        peering=peering,
+        statement=statement,
+        suspended_at_ms=None,
+    )
     recorded = facts.PeeringRecorded(
         partner=other.ledger,
         domain=other.domain,
@@ -115,6 +139,7 @@ def _peer(state: FederationState, act: Act[Peered], _at: int) -> list[Fact]:
         partner_unit=other.unit,
         partner_limit_minor=other.limit_minor,
         shared=peering.shared,
+        status=peering.status,
     )
     return [recorded, *_open_accounts(state, peering)]
 
@@ -133,9 +158,39 @@ def _open_accounts(state: FederationState, peering: Peering) -> list[Fact]:
 
 
 def _check_end(state: FederationState, act: Act[EndPeering], _at: int) -> Reason | None:
-    if state.federation.active_peer(act.payload.partner) is None:
-        return Reason.of("peer_unknown", partner=act.payload.partner.hex())
-    return None
+    return _check_linked(state, act.payload.partner)
+
+
+def _check_linked(state: FederationState, partner: bytes) -> Reason | None:
+    return None if state.federation.linked_peer(partner) else Reason.of("peer_unknown", partner=partner.hex())
+
+
+def _check_suspend(state: FederationState, act: Act[SuspendPeering], _at: int) -> Reason | None:
+    partner = act.payload.partner
+    reason = _check_linked(state, partner)
+    if reason is None and state.federation.peers[partner].suspended_at_ms is not None:
+        return Reason.of("peering_suspended", partner=partner.hex())
+    return reason
+
+
+def _suspend(state: FederationState, act: Act[SuspendPeering], at: int) -> list[Fact]:
+    partner = act.payload.partner
+    state.federation.peers[partner] = msgspec.structs.replace(state.federation.peers[partner], suspended_at_ms=at)
+    return [facts.PeeringSuspended(partner=partner)]
+
+
+def _check_resume(state: FederationState, act: Act[ResumePeering], _at: int) -> Reason | None:
+    partner = act.payload.partner
+    reason = _check_linked(state, partner)
+    if reason is None and state.federation.peers[partner].suspended_at_ms is None:
+        return Reason.of("peering_not_suspended", partner=partner.hex())
+    return reason
+
+
+def _resume(state: FederationState, act: Act[ResumePeering], _at: int) -> list[Fact]:
+    partner = act.payload.partner
+    state.federation.peers[partner] = msgspec.structs.replace(state.federation.peers[partner], suspended_at_ms=None)
+    return [facts.PeeringResumed(partner=partner)]
 
 
 def _end(state: FederationState, act: Act[EndPeering], at: int) -> list[Fact]:
@@ -205,6 +260,24 @@ END_PEERING: Final[EntryType[FederationState, EndPeering]] = EntryType(
     check=_check_end,
     effect=_end,
     reasons=("peer_unknown",),
+)
+SUSPEND_PEERING: Final[EntryType[FederationState, SuspendPeering]] = EntryType(
+    tag="federation.suspend_peering",
+    payload=SuspendPeering,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_suspend,
+    effect=_suspend,
+    reasons=("peer_unknown", "peering_suspended"),
+)
+RESUME_PEERING: Final[EntryType[FederationState, ResumePeering]] = EntryType(
+    tag="federation.resume_peering",
+    payload=ResumePeering,
+    visibility=Visibility.MEMBERS,
+    signers=_board,
+    check=_check_resume,
+    effect=_resume,
+    reasons=("peer_unknown", "peering_not_suspended"),
 )
 GIVE_UP: Final[EntryType[FederationState, GiveUp]] = EntryType(
     tag="federation.give_up",

@@ -12,12 +12,13 @@ from typing import Final
 
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.clearing import is_optimal
+from ecot_protocol.domains.federation.limits import RESERVE_REASONS, check_reserve
 from ecot_protocol.domains.federation.proofs import proof_wrong
 from ecot_protocol.domains.federation.state import FederationState, Promised, partner_account
 from ecot_protocol.domains.federation.statements import ABORT_WINDOW_MS, Deal, DealBytes, Peering, Round, decode_deal
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
-from ecot_protocol.ledger.accounts import ACCOUNT_REASONS, Leg
+from ecot_protocol.ledger.accounts import Leg
 from ecot_protocol.ledger.entry_type import Act, EntryType, Visibility
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
@@ -85,7 +86,7 @@ def _check(state: FederationState, act: Act[ClearAccept], at: int) -> Reason | N
     for partner, amount_minor in cleared.items():
         if not _is_owed(state, partner, terms.unit, amount_minor):
             return Reason.of("debt_too_small", partner=partner.hex(), amount_minor=abs(amount_minor))
-    return state.accounts.check_reserve(_legs(terms.unit, cleared)) if cleared else Reason.of("round_not_ours")
+    return check_reserve(state, _legs(terms.unit, cleared), at) if cleared else Reason.of("round_not_ours")
 
 
 def _check_powers(state: FederationState, deal: Deal, terms: Round, partner: bytes) -> Reason | None:
@@ -171,6 +172,6 @@ CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(
         "abort_time_out_of_range",
         "debt_too_small",
         "round_not_ours",
-        *ACCOUNT_REASONS,
+        *RESERVE_REASONS,
     ),
 )

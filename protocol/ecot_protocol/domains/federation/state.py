@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal, Protocol
 import msgspec
 
 from ecot_protocol.domains.coop.state import CoopSlice
-from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering
+from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering, PeeringStatus
 from ecot_protocol.domains.membership.state import MembershipSlice
 from ecot_protocol.domains.trade.state import BARTER
 from ecot_protocol.ledger.accounts import AccountKey, Accounts
@@ -36,11 +36,26 @@ Role = Literal["clearing", "payee", "payer"]
 
 
 class Peer(Wire):
-    """The peering in force with a ledger, or the last one if it has ended."""
+    """The peering in force with a ledger, or the last one if it has ended.
+
+    Attributes:
+        ended_at_ms: when the peering was ended, by both or by our board alone.
+        peering: as both signed it, with the keys that were replaced since on either side.
+        statement: id of what both signed.
+        suspended_at_ms: when our board alone suspended it.
+    """
 
     ended_at_ms: Count | None
     peering: Peering
     statement: Hash
+    suspended_at_ms: Count | None
+
+    @property
+    def status(self) -> PeeringStatus:
+        """Whether anything new may be agreed with it."""
+        if self.ended_at_ms is not None:
+            return "ended"
+        return "suspended" if self.suspended_at_ms is not None else self.peering.status
 
 
 class Promised(Wire):
@@ -88,9 +103,14 @@ class FederationSlice:
         return (self.peers, self.promises, self.decisions, self.settled)  # type: ignore[return-value]
 
     def active_peer(self, ledger: bytes) -> Peer | None:
-        """Return the peer with whom deals can be made, if this ledger is one."""
+        """Return the peer with whom new deals can be made, if this ledger is one."""
         peer = self.peers.get(ledger)
-        return None if peer is None or peer.ended_at_ms is not None else peer
+        return peer if peer is not None and peer.status == "active" else None
+
+    def linked_peer(self, ledger: bytes) -> Peer | None:
+        """Return the peer that is still a witness of ours, be it suspended; None if the peering has ended."""
+        peer = self.peers.get(ledger)
+        return peer if peer is not None and peer.status != "ended" else None
 
     def forget_decisions(self, at: int) -> None:
         """Retire decisions from the oldest on, as long as each is closed and its promise gone."""

@@ -43,7 +43,8 @@ KeyName = Annotated[str, msgspec.Meta(pattern=r"^[!-*,-~]{1,300}$(?!\n)")]
 """The name of a key on signed notes: printable ASCII without space and plus."""
 DealBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_DEAL_SIZE_BYTES)]
 SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
-Shared = Literal["catalogue", "clearing", "guide", "market"]
+Shared = Literal["catalogue", "clearing", "directory", "guide", "market", "transit"]
+PeeringStatus = Literal["active", "ended", "suspended"]
 
 
 class LogKey(Wire):
@@ -86,6 +87,8 @@ class Side(Wire):
     Attributes:
         agent, cosigner, host, log: the public keys of its node.
         domain, origin: as in its genesis.
+        keys_index: of the record of its ledger that last set one of these keys; 0 for those of its genesis. A key
+            that is replaced later is followed by the proof of a later record, and by no earlier one.
         ledger: its ledger id.
         limit_minor: the most that its ledger lets the other owe it, in `unit`.
         unit: the unit of its own that it trades in.
@@ -95,6 +98,7 @@ class Side(Wire):
     cosigner: PublicKey
     domain: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
     host: PublicKey
+    keys_index: Count
     ledger: Hash
     limit_minor: Count
     log: PublicKey
@@ -112,8 +116,10 @@ class Peering(Wire):
         rules: `FEDERATION_RULES`.
         sequence: from 1; a higher one replaces the peering.
         shared: what the two show each other, ascending. ``clearing`` is a power: the nodes may accept rounds of
-            clearing for this peering, under its deciders, without asking their boards again.
+            clearing for this peering, under its deciders, without asking their boards again. ``transit`` is another:
+            transfers between others may pass over this peering.
         sides: ascending by ledger.
+        status: ``active``; ``suspended``: nothing new until another statement; ``ended``.
     """
 
     deciders: Annotated[tuple[DecisionPolicy, ...], msgspec.Meta(min_length=1, max_length=MAX_DECIDERS)]
@@ -121,8 +127,9 @@ class Peering(Wire):
     rounding: Hash
     rules: Positive
     sequence: Positive
-    shared: Annotated[tuple[Shared, ...], msgspec.Meta(max_length=4)]
+    shared: Annotated[tuple[Shared, ...], msgspec.Meta(max_length=6)]
     sides: tuple[Side, Side]
+    status: PeeringStatus
 
     def side_of(self, ledger: bytes) -> Side:
         """Return the side of one of the two ledgers."""

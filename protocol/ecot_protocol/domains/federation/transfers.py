@@ -8,6 +8,7 @@ The payer's ledger reserves first (member -> partner). On the proof of that reco
 from typing import Any, Final
 
 from ecot_protocol.domains.federation import facts
+from ecot_protocol.domains.federation.limits import RESERVE_REASONS, check_reserve
 from ecot_protocol.domains.federation.proofs import RecordProof, body_of, open_signed, proof_wrong, require_included
 from ecot_protocol.domains.federation.state import (
     FederationState,
@@ -28,7 +29,7 @@ from ecot_protocol.domains.federation.statements import (
 from ecot_protocol.domains.membership.state import SPENDING_REASONS, check_spending, member_signs, note_spending
 from ecot_protocol.domains.trade.state import TRADE
 from ecot_protocol.errors import RemoteProtocolError
-from ecot_protocol.ledger.accounts import ACCOUNT_REASONS, Leg
+from ecot_protocol.ledger.accounts import Leg
 from ecot_protocol.ledger.attachments import MemoCommitment
 from ecot_protocol.ledger.entry_type import NOBODY, THE_NODE, Act, EntryType, SignerRule, Visibility
 from ecot_protocol.ledger.facts import Fact
@@ -125,7 +126,7 @@ def _check_send(state: FederationState, act: Act[Send], at: int) -> Reason | Non
     if reason is not None:
         return reason
     reason = check_spending(state, act.author, act.signers, contract.payer_unit, contract.payer_amount_minor, at)
-    return reason or state.accounts.check_reserve(_payer_legs(act.author, contract))
+    return reason or check_reserve(state, _payer_legs(act.author, contract), at)
 
 
 def _check_cost(state: FederationState, act: Act[Send], contract: Contract, at: int) -> Reason | None:
@@ -248,7 +249,7 @@ def _check_promise(state: FederationState, act: Act[Promise], at: int) -> Reason
         return Reason.of("abort_time_out_of_range", last_ms=at + 2 * ABORT_WINDOW_MS)
     if not state.membership.is_active(promise.payee):
         return Reason.of("member_not_active", member=promise.payee.hex())
-    return state.accounts.check_reserve(_payee_legs(promise.payee, contract))
+    return check_reserve(state, _payee_legs(promise.payee, contract), at)
 
 
 def _promise(state: FederationState, act: Act[Promise], _at: int) -> list[Fact]:
@@ -308,7 +309,7 @@ SEND: Final[EntryType[FederationState, Send]] = EntryType(
         "total_mismatch",
         "abort_time_out_of_range",
         *SPENDING_REASONS,
-        *ACCOUNT_REASONS,
+        *RESERVE_REASONS,
     ),
     parties=_send_parties,
 )
@@ -330,7 +331,7 @@ PROMISE: Final[EntryType[FederationState, Promise]] = EntryType(
         "promise_too_late",
         "abort_time_out_of_range",
         "member_not_active",
-        *ACCOUNT_REASONS,
+        *RESERVE_REASONS,
     ),
     parties=_promise_parties,
 )
