@@ -22,6 +22,7 @@ from writer_kit import entries_of
 from ecot_node.http.app import SERVICES, make_app
 from ecot_node.http.callers import Caller, may_read
 from ecot_node.http.context import Context, HttpSettings
+from ecot_node.http.entry_door import put_door
 from ecot_node.http.port import RecordedMeta
 from ecot_node.http.routes import AnyRoute
 from ecot_node.http.services import Services
@@ -213,8 +214,12 @@ async def http_node(
         settings=settings,
     )
     app = make_app(context, routes)
-    client = TestClient(TestServer(app))
+    server = TestServer(app)
+    client = TestClient(server)
     await client.start_server()
+    assert server.runner is not None
+    assert server.runner.server is not None
+    put_door(server.runner.server, app, context)
     node = HttpNode(kit, writer, store, records, peers, app[SERVICES], client)
     try:
         await node.catch_up()

@@ -7,6 +7,7 @@ from pathlib import Path
 from ledger_kit import LedgerKit, seed
 
 from ecot_node.ledger.clock import RecordClock
+from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.port import LogStore
 from ecot_protocol.machine import Machine
@@ -18,7 +19,12 @@ from ecot_protocol.wire.reply import Recorded, RecordedBefore, Reply
 
 
 def make_writer(
-    store: LogStore, kit: LedgerKit, *, snapshots: Path | None = None, machine: Machine | None = None
+    store: LogStore,
+    kit: LedgerKit,
+    *,
+    snapshots: Path | None = None,
+    machine: Machine | None = None,
+    checker: SignatureChecker | None = None,
 ) -> Writer:
     """Return a writer that has the kit's node keys and clock."""
     keys = WriterKeys(kit.agent, seed(kit.name + "log"), os.urandom)
@@ -26,6 +32,7 @@ def make_writer(
         store,
         machine or kit.machine,
         keys,
+        checker=checker,
         snapshots=snapshots,
         clock_of=lambda newest: RecordClock(newest, wall=lambda: kit.now, monotonic=lambda: kit.now),
     )

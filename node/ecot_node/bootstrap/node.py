@@ -26,6 +26,7 @@ from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
 from ecot_node.http.context import LOOPBACK, Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
+from ecot_node.http.entry_door import put_door
 from ecot_node.http.server import listen
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
@@ -152,9 +153,17 @@ class Node:
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
         routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, Signer(self.keys.seed("agent"))))
-        app = make_app(self._context(), routes)
+        context = self._context()
+        app = make_app(context, routes)
         trusted = (*LOOPBACK, *_networks(http.trusted_proxies))
-        listener = await listen(app, http.host, http.port, max_connections=http.max_connections, trusted=trusted)
+        listener = await listen(
+            app,
+            http.host,
+            http.port,
+            max_connections=http.max_connections,
+            trusted=trusted,
+            prepare=lambda server: put_door(server, app, context),
+        )
         stack.push_async_callback(listener.stop)
         self.port = listener.port
         log.info("http_listening", host=http.host, port=self.port)

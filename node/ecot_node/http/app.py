@@ -159,13 +159,26 @@ def _respond_problem(error: Exception, locale: str) -> web.Response:
     return response
 
 
+async def answer_error(http: web.BaseRequest, error: Exception, request_id: str) -> web.Response:
+    """Return the answer to an error of a request that did not reach the application, headers and all."""
+    if not is_expected(error):
+        log.exception("request_failed", request_id=request_id, route=UNKNOWN_ROUTE, exc_info=error)
+    response = _respond_problem(error, negotiate_locale(http.headers.get(hdrs.ACCEPT_LANGUAGE)))
+    _set_headers(response, request_id)
+    return response
+
+
 def _note(services: Services, http: web.Request, status: int, seconds: float) -> None:
-    route = http.get(_ROUTE, UNKNOWN_ROUTE)
     method = http.method if http.method in _METHODS else "other"
+    note_answer(services, http[_ID], method, http.get(_ROUTE, UNKNOWN_ROUTE), status, seconds)
+
+
+def note_answer(services: Services, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
+    """Count an answer and write it to the access log."""
     services.metrics.answered(method, route, status, seconds)
     log.debug(
         "answer",
-        request_id=http[_ID],
+        request_id=request_id,
         method=method,
         route=route,
         status=status,
@@ -174,12 +187,16 @@ def _note(services: Services, http: web.Request, status: int, seconds: float) ->
 
 
 async def _add_headers(http: web.Request, response: web.StreamResponse) -> None:
+    _set_headers(response, http.get(_ID, ""))
+
+
+def _set_headers(response: web.StreamResponse, request_id: str) -> None:
     headers = response.headers
     for name, value in SECURITY_HEADERS:
         if name not in headers:
             headers[name] = value
     headers[hdrs.SERVER] = SERVER_NAME
-    headers["X-Request-Id"] = http.get(_ID, "")
+    headers["X-Request-Id"] = request_id
 
 
 def make_app(context: Context, routes: Iterable[AnyRoute] = ()) -> web.Application:

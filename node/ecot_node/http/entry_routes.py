@@ -11,12 +11,15 @@ from typing import Final
 import msgspec
 
 from ecot_node.http.errors import Problem
+from ecot_node.http.port import HttpLedger
 from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
+from ecot_node.http.services import Lease, Services
 from ecot_node.ledger.port import Ledger
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.entry import ENTRIES, MAX_ENTRIES_PER_BATCH, MAX_ENTRY_SIZE_BYTES, Entry, decode_entry
 from ecot_protocol.wire.reply import REPLY, Outcome, Refused, Reply
 
+PATH: Final = "/v1/entries"
 MSGPACK: Final = "application/msgpack"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_DETAIL_CHARACTERS: Final = 200
@@ -29,18 +32,29 @@ async def post_entries(request: Request[None, bytes]) -> Content:
     The request is a canonical msgpack array of entries, the reply is that of the specification of the wire. Sending the
     same entries again is always safe.
     """
-    services, client = request.services, request.client
-    batch = read_batch(request.body)
+    ledger, services = request.context.ledger, request.services
+    return Content(await record_entries(ledger, services, request.client, request.body), MSGPACK)
+
+
+async def record_entries(ledger: HttpLedger, services: Services, client: str, raw: bytes) -> bytes:
+    """Record the entries of a body within the client's limits; return the encoded reply.
+
+    Raises:
+        Problem: ``entries_malformed``, ``body_too_large``, ``rate_limited``, ``overloaded``.
+        Overloaded, NotWriting: nothing was taken.
+    """
+    batch = read_batch(raw)
     services.take(services.entries, client, sum(map(_cost, batch)))
     # Anybody may apply, and so many applications may wait: without a limit one machine could take all their places.
-    ledger = request.context.ledger
     strangers = {_signer_of(one) for one in batch if isinstance(one, Entry) and not ledger.is_known(one)}
-    if stranger_count := len(strangers):
-        services.take(services.strangers, client, stranger_count)
-    with services.lease(services.waiting, client) as lease:
-        lease.take(len(batch))
-        reply = await submit(ledger, batch)
-    return Content(REPLY.encode(reply), MSGPACK)
+    if strangers:
+        services.take(services.strangers, client, len(strangers))
+    waiting = Lease(services.waiting, client)
+    try:
+        waiting.take(len(batch))
+        return REPLY.encode(await submit(ledger, batch))
+    finally:
+        waiting.end()
 
 
 def read_batch(raw: bytes) -> Sequence[Entry | Refused]:
@@ -116,7 +130,7 @@ def _merge(read: Sequence[Entry | Refused], outcomes: Sequence[Outcome]) -> tupl
 ENTRY_ROUTES: Final[tuple[AnyRoute, ...]] = (
     Route(
         method="POST",
-        path="/v1/entries",
+        path=PATH,
         summary="Record entries",
         tag="entries",
         access="public",

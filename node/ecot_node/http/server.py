@@ -148,7 +148,13 @@ class Listener:
 
 
 async def listen(
-    app: web.Application, host: str, port: int, *, max_connections: int, trusted: Sequence[Network] = LOOPBACK
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    max_connections: int,
+    trusted: Sequence[Network] = LOOPBACK,
+    prepare: Callable[[web.Server], None] | None = None,
 ) -> Listener:
     """Serve `app` on a TCP socket.
 
@@ -158,6 +164,7 @@ async def listen(
         port: 0 for any.
         max_connections: open at one time; one more is answered 503.
         trusted: networks that may hold all of them: our proxies, this machine.
+        prepare: is given the server before it listens (see `entry_door.put_door`).
 
     Raises:
         OSError: the address can't be bound.
@@ -174,6 +181,8 @@ async def listen(
     )
     await runner.setup()
     assert runner.server is not None
+    if prepare is not None:
+        prepare(runner.server)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_limited(runner.server, max_connections, trusted), host, port, backlog=1_024)
     return Listener(runner, server)

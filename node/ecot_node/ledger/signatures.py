@@ -8,10 +8,14 @@ Never a thread call for each signature: it costs more than it gains (see docs/be
 import asyncio
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Final
 
+import structlog
+
 from ecot_protocol.wire.keys import is_signature_valid
+
+log = structlog.get_logger("ecot.ledger")
 
 SignedItem = tuple[bytes, bytes, bytes]
 """Public key (33 bytes), message, signature (64 bytes)."""
@@ -60,6 +64,11 @@ class SignatureChecker:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether there are any."""
+        return self._pool is not None
+
     def is_worth_a_worker(self, count: int) -> bool:
         """Tell whether so many signatures go to the workers."""
         return self._pool is not None and count >= WORTH_A_WORKER
@@ -72,4 +81,13 @@ class SignatureChecker:
         loop = asyncio.get_running_loop()
         size = -(-len(items) // self._worker_count)
         parts = [items[start : start + size] for start in range(0, len(items), size)]
-        return b"".join(await asyncio.gather(*(loop.run_in_executor(pool, verify_signatures, part) for part in parts)))
+        try:
+            return b"".join(
+                await asyncio.gather(*(loop.run_in_executor(pool, verify_signatures, part) for part in parts))
+            )
+        except BrokenExecutor:  # a worker was killed, perhaps for want of memory: what waits must not suffer for it
+            log.warning("signature_worker_lost")
+            if self._pool is pool:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = make_pool(self._worker_count)
+            return verify_signatures(items)

@@ -4,6 +4,8 @@
     submit -> admit (form) -> queue -> signatures -> [check, effect, leaf] for the group that waits -> one root, one
     checkpoint -> one durable transaction -> each caller's reply -> views and listeners
 
+While one group is recorded, the workers check the signatures of the next.
+
 Rules:
 
 1. Nothing is acknowledged before the store says that it is durable; reads wait for a commit on its way.
@@ -127,6 +129,7 @@ class Writer:
         self._listeners: list[Callable[[Sequence[RecordedEntry]], None]] = []
         self._quarantine: set[bytes] = set()
         self._task: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[list[Pending]] | None = None
         self._rows_to_prove: list[tuple[str, bytes]] = []
         self._proving: asyncio.Task[Sequence[StateProof]] | None = None
         self._proved_at_s = float("-inf")
@@ -356,14 +359,14 @@ class Writer:
 
     async def _run(self) -> None:
         while True:
-            if not self._queue:
+            if not self._queue and self._checking is None:
                 if self._blocked == "stopping":
                     return
                 self._wake.clear()
                 if not self._queue:
                     await self._wake.wait()
                 continue
-            batch = self._take()
+            batch = await self._next()
             try:
                 await self._write(batch)
             except Exception:  # every caller gets an answer, whatever broke; then the writer is stopped
@@ -374,6 +377,26 @@ class Writer:
                 self._settled.set()
                 self._waiting -= sum(pending.count for pending in batch)
             await asyncio.sleep(0)  # let readers in between two groups
+
+    async def _next(self) -> list[Pending]:
+        """Return the next group, its signatures checked; the workers go on with the one after it."""
+        if self._checking is None:
+            batch = await self._check(self._take())
+        else:
+            batch = await self._checking
+            self._checking = None
+        if self._queue and self._checker.has_workers:
+            self._checking = asyncio.create_task(self._check(self._take()), name="signatures")
+        return batch
+
+    async def _check(self, batch: list[Pending]) -> list[Pending]:
+        """Check the signatures of a group; should that break, the group looks at each one by itself."""
+        admitted = [one for pending in batch for one in pending.items if isinstance(one, Admitted)]
+        try:
+            await check_signatures(admitted, self._state, self._checker)
+        except Exception:
+            log.exception("signatures_unchecked")
+        return batch
 
     def _take(self) -> list[Pending]:
         batch = [self._queue.popleft()]
@@ -388,13 +411,6 @@ class Writer:
             self.block("clock_jump")
             for pending in batch:
                 pending.fail(NotWriting(self._blocked or "clock_jump"))
-            return
-        admitted = [one for pending in batch for one in pending.items if isinstance(one, Admitted)]
-        await check_signatures(admitted, self._state, self._checker)
-        status = self.status()
-        if status.mode == "read_only":  # meanwhile a witness has shown that our log is an old one
-            for pending in batch:
-                pending.fail(NotWriting(status.reason or ""))
             return
         self._settled.clear()
         self._is_durable = False
