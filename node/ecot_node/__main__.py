@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -49,10 +50,48 @@ def fail(error: EcotError | OSError) -> NoReturn:
     if isinstance(error, LedgerCorrupt):
         say("corrupt", index=error.index, code=error.code, detail=error.detail)
         raise typer.Exit(EXIT_CORRUPT)
-    code = error.reason if isinstance(error, NotWriting) else getattr(error, "code", type(error).__name__)
-    say("problem", code=code, detail=str(error).removeprefix(f"{code}: "))
-    in_use = type(error).__name__ == "StoreInUse"
-    raise typer.Exit(EXIT_IN_USE if in_use else EXIT_USAGE if isinstance(error, ConfigError) else EXIT_PROBLEM)
+    code = _code_of(error)
+    what = _text_or(f"error_{code}", "error_other")
+    say("problem", what=what, code=code, detail=str(error).removeprefix(f"{code}: "))
+    raise typer.Exit(
+        EXIT_IN_USE if code == "store_in_use" else EXIT_USAGE if isinstance(error, ConfigError) else EXIT_PROBLEM
+    )
+
+
+OS_CODES: Final = (
+    (FileExistsError, "file_exists"),
+    (FileNotFoundError, "file_missing"),
+    (PermissionError, "access_denied"),
+)
+_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def _code_of(error: EcotError | OSError) -> str:
+    """Return the stable code of an error, such as ``store_in_use``."""
+    if isinstance(error, NotWriting):
+        return error.reason
+    if isinstance(error, OSError):
+        return next((code for kind, code in OS_CODES if isinstance(error, kind)), "os_error")
+    return str(getattr(error, "code", _CAMEL.sub("_", type(error).__name__).lower()))
+
+
+def _text_or(key: str, otherwise: str) -> str:
+    """Return the text of a key, or of another one where it has none."""
+    text = translate(f"node.{key}", language())
+    return translate(f"node.{otherwise}", language()) if text == f"node.{key}" else text
+
+
+def _shown(value: object) -> str:
+    """Return a value as an operator reads it."""
+    match value:
+        case bool():
+            return translate("node.value_yes" if value else "node.value_no", language())
+        case None | [] | "":
+            return translate("node.value_none", language())
+        case list():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -322,7 +361,7 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json")] = Fa
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return
     for name, value in report.items():
-        sys.stdout.write(translate(f"node.status_{name}", language(), value=value) + "\n")
+        sys.stdout.write(translate(f"node.status_{name}", language(), value=_shown(value)) + "\n")
 
 
 async def _status(folder: Path) -> dict[str, object]:

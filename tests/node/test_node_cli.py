@@ -25,8 +25,13 @@ from node_kit import (
     serve,
 )
 
-from ecot_node.__main__ import EXIT_IN_USE, EXIT_PROBLEM, EXIT_USAGE
+from ecot_node.__main__ import _CAMEL, EXIT_IN_USE, EXIT_PROBLEM, EXIT_USAGE, _shown
 from ecot_node.store import schema
+from ecot_node.store.backup import BackupDamaged
+from ecot_node.store.errors import StoreError
+from ecot_protocol.locale import translate
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -372,3 +377,23 @@ def test_a_full_disk_stops_the_node_and_loses_nothing_acknowledged(small_disk: P
         assert node.get("/v1/ledger")[1]["size"] >= max(acknowledged) + 1
         node.must_post(application(node.ledger, "after")[0])
     must_run("verify", str(folder))
+
+
+def test_every_error_of_a_store_has_its_text_in_both_languages() -> None:
+    def below(kind: type[Exception]) -> list[type[Exception]]:
+        return [one for sub in kind.__subclasses__() for one in (sub, *below(sub))]
+
+    kinds = [one for one in below(StoreError) if one.__module__.startswith("ecot_node")]
+    assert BackupDamaged in kinds
+    for kind in kinds:
+        code = _CAMEL.sub("_", kind.__name__).lower()
+        texts = {translate(f"node.error_{code}", language) for language in ("fr", "en")}
+        assert len(texts) == 2, code
+        assert f"`{code}`" in (REPOSITORY / "docs/operating/README.md").read_text(), code
+
+
+def test_the_status_is_told_in_the_operators_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "fr_FR.UTF-8")
+    assert [_shown(one) for one in (True, False, None, [], ["nord", "sud"], 7)] == [
+        "oui", "non", "aucun", "aucun", "nord, sud", "7",
+    ]  # fmt: skip
