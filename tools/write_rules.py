@@ -78,6 +78,7 @@ SIGNED_BY: Final[dict[str, str]] = {
     "federation.end_peering": BOARD,
     "federation.suspend_peering": BOARD,
     "federation.resume_peering": BOARD,
+    "federation.follow_keys": NODE,
     "federation.give_up": BOARD,
     "federation.send": "a member: a person mandated for `trade`",
     "federation.promise": NODE,

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Tables of the federation: transfers to and from other ledgers, clearing rounds. Peers are read from the state."""
+"""Tables of the federation: transfers to and from other ledgers, clearing rounds, partners' mirrors deal by deal,
+peerings. Peers themselves are read from the state.
+"""
 
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from ecot_node.domains.rows import Append, Change, DomainViews, Rows
 from ecot_node.ledger.port import RecordedEntry
@@ -51,6 +54,65 @@ clearing_parts = sa.Table(
 )
 """What a round clears with each partner; positive if we owed it."""
 
+mirror_moves = sa.Table(
+    "mirror_moves",
+    METADATA,
+    sa.Column("tid", sa.LargeBinary, primary_key=True),
+    sa.Column("partner", sa.LargeBinary, primary_key=True),
+    sa.Column("own_minor", sa.Integer, nullable=False),
+    sa.Column("partner_minor", sa.Integer, nullable=False),
+    sa.Column("opened_idx", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("resolved_idx", sa.Integer),
+    sa.Column("resolved_at_ms", sa.Integer),
+    sa.Index("mirror_moves_resolved", "partner", "resolved_idx"),
+    sa.Index("mirror_moves_opened", "partner", "opened_idx"),
+    sqlite_with_rowid=False,
+)
+"""By how much each deal moves our account of a partner (`own_minor`) and the partner's of us; `status`: ``pending``,
+``commit``, ``abort``. A deal that was given up is pending: the partner's account still promises it.
+"""
+
+mirrors = sa.Table(
+    "mirrors",
+    METADATA,
+    sa.Column("partner", sa.LargeBinary, primary_key=True),
+    sa.Column("own_minor", sa.Integer, nullable=False),
+    sa.Column("partner_minor", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Sums of what was posted."""
+
+_APPEND_MOVE: Final = Append.into(mirror_moves)
+_OPEN_MIRROR: Final = Change.of(
+    sqlite_insert(mirrors).values(partner=sa.bindparam("which"), own_minor=0, partner_minor=0).on_conflict_do_nothing()
+)
+_SETTLE_MOVES: Final = Change.of(
+    sa.update(mirror_moves)
+    .where(mirror_moves.c.tid == sa.bindparam("which"))
+    .values(
+        status=sa.bindparam("new_status"), resolved_idx=sa.bindparam("resolved"), resolved_at_ms=sa.bindparam("at_ms")
+    )
+)
+
+
+def _moved(column: str) -> sa.ScalarSelect[int]:
+    moves = mirror_moves.alias()
+    return (
+        sa.select(moves.c[column])
+        .where(moves.c.tid == sa.bindparam("which"), moves.c.partner == mirrors.c.partner)
+        .scalar_subquery()
+    )
+
+
+_ADD_UP: Final = Change.of(
+    sa.update(mirrors)
+    .where(mirrors.c.partner.in_(sa.select(mirror_moves.c.partner).where(mirror_moves.c.tid == sa.bindparam("which"))))
+    .values(
+        own_minor=mirrors.c.own_minor + _moved("own_minor"),
+        partner_minor=mirrors.c.partner_minor + _moved("partner_minor"),
+    )
+)
 _APPEND_TRANSFER: Final = Append.into(transfers)
 _APPEND_CLEARING: Final = Append.into(clearings)
 _APPEND_PART: Final = Append.into(clearing_parts)
@@ -93,7 +155,27 @@ def _accept(fact: facts.RoundAccepted, entry: RecordedEntry, rows: Rows) -> None
         rows.append(_APPEND_PART, fact.tid, partner, amount_minor)
 
 
+def _promise_mirror(fact: facts.MirrorPromised, entry: RecordedEntry, rows: Rows) -> None:
+    rows.append(
+        _APPEND_MOVE,
+        fact.tid,
+        fact.partner,
+        fact.own_minor,
+        fact.partner_minor,
+        entry.index,
+        "pending",
+        None,
+        None,
+    )
+    rows.change(_OPEN_MIRROR, which=fact.partner)
+
+
 def _resolve(fact: facts.DealResolved, entry: RecordedEntry, rows: Rows) -> None:
+    rows.change(
+        _SETTLE_MOVES, which=fact.tid, new_status=fact.outcome, resolved=entry.index, at_ms=entry.received_at_ms
+    )
+    if fact.outcome == "commit":
+        rows.change(_ADD_UP, which=fact.tid)
     change = _SET_CLEARING if fact.role == "clearing" else _SET_TRANSFER
     rows.change(change, which=fact.tid, new_status=fact.outcome, resolved=entry.index)
 
@@ -106,6 +188,7 @@ VIEWS: Final = DomainViews(
     tables=METADATA,
     projections={
         facts.TransferReserved: _reserve,
+        facts.MirrorPromised: _promise_mirror,
         facts.RoundAccepted: _accept,
         facts.DealResolved: _resolve,
         facts.DealDoubtful: _doubt,
@@ -115,6 +198,7 @@ VIEWS: Final = DomainViews(
         facts.PeeringEnded: "peers are read from the state",
         facts.PeeringSuspended: "peers are read from the state",
         facts.PeeringResumed: "peers are read from the state",
+        facts.KeysFollowed: "peers are read from the state",
         facts.DealDecided: "what counts for a member is the resolution",
     },
 )

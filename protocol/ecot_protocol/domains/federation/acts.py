@@ -4,6 +4,7 @@
 from typing import Final
 
 from ecot_protocol.domains.federation.decisions import DECIDE, RESOLVE
+from ecot_protocol.domains.federation.keys import FOLLOW_KEYS
 from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER, RESUME_PEERING, SUSPEND_PEERING
 from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT
 from ecot_protocol.domains.federation.transfers import PROMISE, SEND
@@ -14,6 +15,7 @@ FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
     END_PEERING,
     SUSPEND_PEERING,
     RESUME_PEERING,
+    FOLLOW_KEYS,
     GIVE_UP,
     SEND,
     PROMISE,

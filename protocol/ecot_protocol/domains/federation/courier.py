@@ -45,6 +45,7 @@ from ecot_protocol.domains.federation.messages import (
     Head,
     Message,
     Offer,
+    PartnerMessage,
     Prepare,
     Problem,
     Promised,
@@ -251,6 +252,8 @@ class Courier:
     # --------------------------------------------------------------------------------------------------- each message
 
     def _take(self, sender: bytes, message: Message, now_ms: int) -> Iterator[Output]:
+        if isinstance(message, PartnerMessage):  # not about a deal: the host has other ears for these
+            return
         match message:
             case Prepare():
                 yield from self._prepared(sender, message, now_ms)

@@ -51,6 +51,24 @@ class TransferReserved(Fact):
     earliest_abort_ms: int
 
 
+class KeysFollowed(Fact):
+    """Keys that a ledger has replaced count here from now on; `purposes` is empty for our own ledger's."""
+
+    ledger: bytes
+    purposes: tuple[str, ...]
+
+
+class MirrorPromised(Fact):
+    """Once posted, a deal moves our account of `partner` by `own_minor`, and the partner's account of us by
+    `partner_minor`, each in its own unit; positive: whose account it is owes more.
+    """
+
+    tid: bytes
+    partner: bytes
+    own_minor: int
+    partner_minor: int
+
+
 class RoundAccepted(Fact):
     """Our part of a clearing is promised: amounts (minor units) by partner, positive if we owed them."""
 

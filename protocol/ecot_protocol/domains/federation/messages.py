@@ -12,12 +12,19 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ecot_protocol.domains.federation.mirrors import Tids
 from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, RecordProof
 from ecot_protocol.domains.federation.statements import DealBytes, KeyName, SignatureBytes
 from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
-from ecot_protocol.wire.encoding import Codec, Count, Id
+from ecot_protocol.wire.encoding import Codec, Count, Hash, Id
+from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES
 
 MAX_MESSAGE_SIZE_BYTES: Final = 262_144
+MAX_MIRROR_LISTS_BYTES: Final = 240_000
+MAX_PROPOSAL_BYTES: Final = 16_384
+"""Longest peering that is proposed to another node."""
+MAX_FOLLOWED: Final = 8
+"""Records of one message about keys that were replaced."""
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}$(?!\n)")]
 
 
@@ -114,6 +121,76 @@ class Problem(msgspec.Struct, frozen=True, array_like=True, tag=14, forbid_unkno
     tid: Id | None
 
 
+class MirrorShown(msgspec.Struct, frozen=True, array_like=True, tag=40, forbid_unknown_fields=True, gc=False):
+    """What the account of the addressee holds here: the statement ``mirror``, its lists, the agent's signature."""
+
+    statement: Annotated[bytes, msgspec.Meta(max_length=1_024)]
+    lists: Annotated[bytes, msgspec.Meta(max_length=MAX_MIRROR_LISTS_BYTES)]
+    signature: SignatureBytes
+    asked_size: Count
+
+
+class AskMirror(msgspec.Struct, frozen=True, array_like=True, tag=41, forbid_unknown_fields=True, gc=False):
+    """What does your account of us hold? With the deals that wait here, the size that your log had at least, and ours.
+
+    `keys_index` and `cosigned_size` say of your log which record of it last set one of the keys that we know, and what
+    we cosigned last; whoever has replaced a key since shows it.
+    """
+
+    pending: Tids
+    since: Count
+    size: Count
+    keys_index: Count
+    cosigned_size: Count
+
+
+class AskMoves(msgspec.Struct, frozen=True, array_like=True, tag=42, forbid_unknown_fields=True, gc=False):
+    """Which deals were posted to your account of us, by records from this index on?"""
+
+    start: Count
+
+
+class MovesShown(msgspec.Struct, frozen=True, array_like=True, tag=43, forbid_unknown_fields=True, gc=False):
+    """One page of them: the statement ``moves``, and the agent's signature."""
+
+    statement: Annotated[bytes, msgspec.Meta(max_length=MAX_STATEMENT_SIZE_BYTES)]
+    signature: SignatureBytes
+
+
+class AskRecord(msgspec.Struct, frozen=True, array_like=True, tag=44, forbid_unknown_fields=True, gc=False):
+    """Show the record of your log that resolved a deal between us."""
+
+    index: Count
+
+
+class RecordShown(msgspec.Struct, frozen=True, array_like=True, tag=45, forbid_unknown_fields=True, gc=False):
+    """A record that was asked for, under the newest checkpoint."""
+
+    proof: RecordProof
+
+
+class Propose(msgspec.Struct, frozen=True, array_like=True, tag=46, forbid_unknown_fields=True, gc=False):
+    """A peering, or a change of it, that our board proposes, signed by our agent; again until it is answered."""
+
+    statement: Annotated[bytes, msgspec.Meta(max_length=MAX_PROPOSAL_BYTES)]
+    signature: SignatureBytes
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag=47, forbid_unknown_fields=True, gc=False):
+    """What became of a proposal: nothing yet (both nil), accepted (the agent's signature), or refused, and why."""
+
+    proposal: Hash
+    signature: SignatureBytes | None
+    refusal: Annotated[str, msgspec.Meta(max_length=500)] | None
+
+
+class KeysShown(msgspec.Struct, frozen=True, array_like=True, tag=48, forbid_unknown_fields=True, gc=False):
+    """Keys of our node were replaced: the records, and `add-checkpoint` (its body) for the checkpoint with them."""
+
+    request: Annotated[bytes, msgspec.Meta(max_length=16_384)]
+    records: Annotated[tuple[Inclusion, ...], msgspec.Meta(min_length=1, max_length=MAX_FOLLOWED)]
+
+
 Message = (
     Prepare
     | Ask
@@ -129,7 +206,20 @@ Message = (
     | AskHead
     | Head
     | Problem
+    | MirrorShown
+    | AskMirror
+    | AskMoves
+    | MovesShown
+    | AskRecord
+    | RecordShown
+    | Propose
+    | Answered
+    | KeysShown
 )
+PartnerMessage = (
+    MirrorShown | AskMirror | AskMoves | MovesShown | AskRecord | RecordShown | Propose | Answered | KeysShown
+)
+"""About the partnership itself rather than a deal: not for the courier."""
 
 _codec: Final[Codec[Message]] = Codec(Message)  # type: ignore[arg-type]
 

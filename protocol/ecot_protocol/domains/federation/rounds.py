@@ -147,7 +147,11 @@ def _effect(state: FederationState, act: Act[ClearAccept], at: int) -> list[Fact
         role="clearing",
     )
     accepted = facts.RoundAccepted(tid=deal.tid, unit=terms.unit, cleared=tuple(cleared.items()))
-    return [accepted, *state.accounts.reserve(deal.tid, _legs(terms.unit, cleared))]
+    mirrors = [
+        facts.MirrorPromised(tid=deal.tid, partner=partner, own_minor=-amount, partner_minor=amount)
+        for partner, amount in cleared.items()
+    ]
+    return [accepted, *mirrors, *state.accounts.reserve(deal.tid, _legs(terms.unit, cleared))]
 
 
 CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(

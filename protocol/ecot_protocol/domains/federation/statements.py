@@ -309,15 +309,21 @@ def _require(is_sound: bool, field: str) -> None:
 
 
 def _find_peering_problem(statement: Statement, peering: Peering) -> str | None:
+    if statement.ledgers != tuple(side.ledger for side in peering.sides):
+        return "sides"
+    return find_terms_problem(peering)
+
+
+def find_terms_problem(peering: Peering) -> str | None:
+    """Return the first field of a peering that contradicts the rest, or None."""
     first, second = peering.sides
     keys = [key for side in peering.sides for key in (side.agent, side.cosigner, side.host, side.log)]
     ledgers = [policy.ledger for policy in peering.deciders]
     checks = (
-        ("sides", statement.ledgers == (first.ledger, second.ledger)),
         ("keys", len(set(keys)) == len(keys) and all(map(is_public_key, keys))),
         ("origin", first.origin != second.origin),
         ("rate", peering.rate.numerator > 0),
-        ("rounding", peering.rounding in statement.ledgers),
+        ("rounding", peering.rounding in (first.ledger, second.ledger)),
         ("shared", list(peering.shared) == sorted(set(peering.shared))),
         ("deciders", ledgers == sorted(set(ledgers))),
         ("deciders", all(map(is_policy_sound, peering.deciders))),

@@ -189,7 +189,13 @@ def _send(state: FederationState, act: Act[Send], at: int) -> list[Fact]:
         partner_amount_minor=contract.payee_amount_minor,
         earliest_abort_ms=contract.earliest_abort_ms,
     )
-    return [reserved, *state.accounts.reserve(deal.tid, _payer_legs(act.author, contract))]
+    mirror = facts.MirrorPromised(
+        tid=deal.tid,
+        partner=contract.payee_ledger,
+        own_minor=contract.payer_amount_minor,
+        partner_minor=-contract.payee_amount_minor,
+    )
+    return [reserved, mirror, *state.accounts.reserve(deal.tid, _payer_legs(act.author, contract))]
 
 
 def _promised(act: Act[Send] | Act[Promise], deal: Deal, peer: Peer, partner: bytes) -> Promised:
@@ -267,7 +273,13 @@ def _promise(state: FederationState, act: Act[Promise], _at: int) -> list[Fact]:
         partner_amount_minor=contract.payer_amount_minor,
         earliest_abort_ms=contract.earliest_abort_ms,
     )
-    return [reserved, *state.accounts.reserve(deal.tid, _payee_legs(act.payload.payee, contract))]
+    mirror = facts.MirrorPromised(
+        tid=deal.tid,
+        partner=contract.payer_ledger,
+        own_minor=-contract.payee_amount_minor,
+        partner_minor=contract.payer_amount_minor,
+    )
+    return [reserved, mirror, *state.accounts.reserve(deal.tid, _payee_legs(act.payload.payee, contract))]
 
 
 def _send_parties(_state: FederationState, act: Act[Send]) -> tuple[bytes, ...]:
