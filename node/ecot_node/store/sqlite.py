@@ -3,6 +3,7 @@
 
 - WAL with ``synchronous=FULL``: a commit returns after `fdatasync`. At groups of 100 that costs a tenth of the speed.
 - One thread owns the connection that writes (`writer_thread`); reads go through a few `aiosqlite` connections.
+- Files, threads and the lock are asked of a `SqliteHost`.
 - ``secure_delete``: what is deleted is overwritten with zeros; after an erasure the WAL is emptied too.
 """
 
@@ -13,7 +14,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import aiosqlite
 import sqlalchemy as sa
 import structlog
 
@@ -27,18 +27,16 @@ from ecot_node.store.errors import (
     StoreReadOnly,
     StoreTooNew,
 )
-from ecot_node.store.folder_lock import FolderLock
 from ecot_node.store.migrations import migrate
 from ecot_node.store.port import CommitGroup, OpenedLog, check_group, edge_width
 from ecot_node.store.sql_store import Rows, SqlStore, Statement, Value, edge_changes, side_statements
-from ecot_node.store.writer_thread import WriterThread, store_error
+from ecot_node.store.sqlite_host import Lock, Reader, SqliteHost, Writes
+from ecot_node.store.writer_thread import store_error
 
 FILE_NAME: Final = "log.db"
 """Name of the log's file in the data folder."""
 READERS: Final = 3
 """Connections that read at the same time."""
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long a statement waits for another connection's lock (a checkpoint of the WAL, never another writer)."""
 
 _log = structlog.get_logger("ecot_node.store")
 
@@ -48,16 +46,18 @@ class SqliteStore(SqlStore):
 
     Args:
         folder: the node's data folder; made with mode 0700 if it is missing.
+        host: the machine; None for the one that this is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: SqliteHost | None = None) -> None:
         super().__init__()
         self._folder = folder
         self._path = folder / FILE_NAME
-        self._lock: FolderLock | None = None
-        self._writer: WriterThread | None = None
-        self._readers: list[aiosqlite.Connection] = []
-        self._free: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._host = host or SqliteHost()
+        self._lock: Lock | None = None
+        self._writer: Writes | None = None
+        self._readers: list[Reader] = []
+        self._free: asyncio.LifoQueue[Reader] = asyncio.LifoQueue()
         self._epoch = 0
         self._size = 0  # of the last group submitted, which may not be durable yet
         self._edge: Mapping[int, bytes] = {}
@@ -74,9 +74,9 @@ class SqliteStore(SqlStore):
             raise
 
     async def _open_to_read(self, ledger: bytes | None) -> OpenedLog:
-        if not self._path.exists():
+        if not self._host.exists(self._path):
             raise StoreFailed(f"{self._path} does not exist")
-        connection = await asyncio.to_thread(_connect, self._path)
+        connection = await self._host.run(lambda: _connect(self._host, self._path))
         try:
             _require_schema(connection)
             opened = _opened(connection)
@@ -89,12 +89,11 @@ class SqliteStore(SqlStore):
         return opened
 
     async def _open_to_write(self, ledger: bytes | None) -> OpenedLog:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = FolderLock(self._folder)
+        self._lock = self._host.lock(self._folder)
         return await self._begin(ledger, None)
 
     async def _begin(self, ledger: bytes | None, epoch: int | None) -> OpenedLog:
-        writer = WriterThread(await asyncio.to_thread(_prepare, self._path))
+        writer = self._host.write_through(await self._host.run(lambda: _prepare(self._host, self._path)))
         try:
             opened = await writer.submit(lambda connection: _take_over(connection, ledger, epoch))
         except BaseException:
@@ -131,11 +130,11 @@ class SqliteStore(SqlStore):
 
     async def _start_readers(self) -> None:
         for _ in range(READERS):
-            reader = aiosqlite.connect(_uri(self._path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            # A thread that only reads must not keep a process alive that ends without `close` (as SQLAlchemy does).
-            reader._thread.daemon = True  # noqa: SLF001
-            self._readers.append(await reader)
-            await reader.execute("PRAGMA query_only = ON")
+            try:
+                reader = await self._host.open_reader(self._path)
+            except sqlite3.Error as error:
+                raise store_error(error) from error
+            self._readers.append(reader)
             self._free.put_nowait(reader)
 
     # Writing.
@@ -155,7 +154,7 @@ class SqliteStore(SqlStore):
     async def _scrub(self) -> None:
         await self._require_writer().submit(_empty_wal)
 
-    def _require_writer(self) -> WriterThread:
+    def _require_writer(self) -> Writes:
         if self._writer is None:
             if self._lock is None and self._readers:
                 raise StoreReadOnly("the store was opened for reading")
@@ -172,7 +171,7 @@ class SqliteStore(SqlStore):
             raise store_error(error) from error
 
     @contextlib.asynccontextmanager
-    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
+    async def _reader(self) -> AsyncIterator[Reader]:
         if not self._readers:
             raise StoreFailed("the store is closed")
         free = self._free
@@ -192,24 +191,17 @@ class SqliteStore(SqlStore):
 # What runs on the writer's thread.
 
 
-def _uri(path: Path) -> str:
-    # Not mode=ro: a reader of a WAL must be able to make its shared memory; `query_only` forbids the rest.
-    return f"{path.absolute().as_uri()}?mode=rw"
-
-
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(host: SqliteHost, path: Path) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(
-            _uri(path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        return host.connect(path)
     except sqlite3.Error as error:
         raise store_error(error) from error
 
 
-def _prepare(path: Path) -> sqlite3.Connection:
+def _prepare(host: SqliteHost, path: Path) -> sqlite3.Connection:
     """Connect for writing, with the schema brought up to date."""
-    path.touch(mode=0o600)
-    connection = _connect(path)
+    host.make(path)
+    connection = _connect(host, path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -217,7 +209,7 @@ def _prepare(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = ON")
         found = _schema_version(connection)
         if found < schema.SCHEMA_VERSION:
-            _migrate(path, found)
+            _migrate(host, path, found)
     except sqlite3.Error as error:
         connection.close()
         raise store_error(error) from error
@@ -248,8 +240,8 @@ def _require_schema(connection: sqlite3.Connection) -> None:
         raise StoreFailed(f"the store has schema {found}: start the node once, it migrates to {schema.SCHEMA_VERSION}")
 
 
-def _migrate(path: Path, found: int) -> None:
-    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.pool.NullPool)
+def _migrate(host: SqliteHost, path: Path, found: int) -> None:
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(host, path), poolclass=sa.pool.NullPool)
     # Python's sqlite3 opens no transaction before DDL; without this, half a migration could stay.
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
