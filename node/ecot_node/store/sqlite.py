@@ -4,6 +4,9 @@
 - WAL with ``synchronous=FULL``: a commit returns after `fdatasync`. At groups of 100 that costs a tenth of the speed.
 - One thread owns the connection that writes (`writer_thread`); reads go through a few `aiosqlite` connections.
 - Files, threads and the lock are asked of a `SqliteHost`.
+- Opening writes what the WAL holds into the database and empties it, before anything is read. After a sync that failed,
+  Linux takes the pages for clean: a WAL that the next process reads from the system's cache may have a hole on disk, no
+  later sync mends it, and at a power loss SQLite would drop, without a word, every commit behind the hole.
 - ``secure_delete``: what is deleted is overwritten with zeros; after an erasure the WAL is emptied too.
 """
 
@@ -207,6 +210,7 @@ def _prepare(host: SqliteHost, path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone stops at the drive's cache there
         connection.execute("PRAGMA secure_delete = ON")
+        _empty_wal(connection)  # see the module: what an earlier process could not sync must not be built upon
         found = _schema_version(connection)
         if found < schema.SCHEMA_VERSION:
             _migrate(host, path, found)
