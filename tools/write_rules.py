@@ -32,6 +32,7 @@ SIGNED_BY: Final[dict[str, str]] = {
     "coop.appoint": BOARD,
     "coop.amend_statutes": BOARD,
     "coop.replace_node_key": f"{BOARD}, and the new key itself",
+    "coop.name_cosigner": BOARD,
     "coop.raise_rules": BOARD,
     "coop.withdraw": "a person: the person, with a daily key",
     "coop.seal": NODE,

@@ -97,6 +97,7 @@ def _genesis(foundation: Foundation, keys: NodeKeys) -> Genesis:
         node_keys=NodePublicKeys(
             agent=keys.public_key("agent"),
             cosigner=keys.public_key("cosigner"),
+            cosigner_ml_dsa_44=keys.further_cosigner,
             host=keys.public_key("host"),
             log=keys.public_key("log"),
         ),

@@ -55,6 +55,7 @@ ENTRY_TYPES: Final[tuple[AnyEntryType, ...]] = (
     coop_acts.APPOINT,
     coop_acts.AMEND_STATUTES,
     coop_acts.REPLACE_NODE_KEY,
+    coop_acts.NAME_COSIGNER,
     coop_acts.RAISE_RULES,
     coop_acts.WITHDRAW,
     coop_acts.SEAL,

@@ -241,7 +241,7 @@ async def domain_node(story: Story, folder: Path) -> AsyncIterator[HttpNode]:
         views=views,
         records=ViewsRecordIndex(views),
         peers=KnownPeers(),
-        cosigner=None,
+        cosigners=(),
         clock_ms=lambda: kit.now,
         settings=NO_LIMITS,
     )

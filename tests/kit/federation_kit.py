@@ -125,6 +125,7 @@ class FederatedKit(LedgerKit):
         return Side(
             agent=self.agent.public_key,
             cosigner=self.witness.public_key,
+            cosigner_ml_dsa_44=self.further_cosigner,
             domain=f"{self.name}.example",
             host=Signer(seed(self.name + "host")).public_key,
             keys_index=self.state.coop.node_keys_index,

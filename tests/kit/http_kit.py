@@ -31,7 +31,7 @@ from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.memory import MemoryStore
-from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigner, make_ml_dsa_cosigner
 from ecot_protocol.wire.encoding import encode
 from ecot_protocol.wire.entry import Entry
 from ecot_protocol.wire.keys import Signer
@@ -209,7 +209,14 @@ async def http_node(
         views=NoViews(),
         records=records,
         peers=peers,
-        cosigner=Cosigner(f"{kit.name}.example/witness", seed(kit.name + "cosigner")),
+        cosigners=tuple(
+            one
+            for one in (
+                Cosigner(f"{kit.name}.example/witness", seed(kit.name + "cosigner")),
+                make_ml_dsa_cosigner(f"{kit.name}.example/witness", seed(kit.name + "further cosigner")),
+            )
+            if one is not None
+        ),
         clock_ms=lambda: kit.now,
         settings=settings,
     )

@@ -144,6 +144,7 @@ class LedgerKit:
     state: State = field(default_factory=State)
     records: list[bytes] = field(default_factory=list)
     machine: Machine = MACHINE
+    further_cosigner: bytes | None = None
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -167,6 +168,7 @@ class LedgerKit:
             node_keys=NodeKeys(
                 agent=self.agent.public_key,
                 cosigner=Signer(seed(self.name + "cosigner")).public_key,
+                cosigner_ml_dsa_44=self.further_cosigner,
                 host=Signer(seed(self.name + "host")).public_key,
                 log=Signer(seed(self.name + "log")).public_key,
             ),

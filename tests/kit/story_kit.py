@@ -15,7 +15,15 @@ from ledger_kit import DAY_MS, Actor, LedgerKit, percent, seed, statutes
 from ecot_protocol.domains.catalogue.acts import BatchWork, ChangeSplits, RegisterWork, RegisterWorks, WithdrawWork
 from ecot_protocol.domains.catalogue.identifiers import Identifier
 from ecot_protocol.domains.catalogue.state import Holder
-from ecot_protocol.domains.coop.acts import AmendStatutes, Appoint, RaiseRules, ReplaceNodeKey, SealState, Withdraw
+from ecot_protocol.domains.coop.acts import (
+    AmendStatutes,
+    Appoint,
+    NameCosigner,
+    RaiseRules,
+    ReplaceNodeKey,
+    SealState,
+    Withdraw,
+)
 from ecot_protocol.domains.coop.statutes import Statutes
 from ecot_protocol.domains.governance.acts import AdoptStatutes, ClosePoll, OpenPoll, Vote
 from ecot_protocol.domains.governance.state import Amendment
@@ -46,7 +54,7 @@ from ecot_protocol.machine import ENTRY_TYPES
 from ecot_protocol.wire.encoding import Wire
 from ecot_protocol.wire.entry import BODY, Attachment, Entry, commitment
 from ecot_protocol.wire.ids import object_id
-from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.keys import ML_DSA_44, Signer
 
 UNTOLD = frozenset(("royalty.pay_out",))
 """Needs a period with more holders than one entry pays."""
@@ -180,6 +188,8 @@ def _offices(kit: StoryKit, _cast: Cast) -> None:
     replacement = ReplaceNodeKey(public_key=agent.public_key, purpose="agent")
     kit.do("coop.replace_node_key", replacement, author=BOARD, signers=(*kit.board, agent))
     kit.agent = agent
+    further = NameCosigner(public_key=bytes((ML_DSA_44,)) + seed("story's ML-DSA-44 key") * 41)
+    kit.do("coop.name_cosigner", further, **kit.as_board)
     kit.seal()
 
 

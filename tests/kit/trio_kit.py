@@ -173,6 +173,7 @@ class Coop:
         return Side(
             agent=keys.public_key("agent"),
             cosigner=keys.public_key("cosigner"),
+            cosigner_ml_dsa_44=keys.further_cosigner,
             domain=domain,
             host=keys.public_key("host"),
             keys_index=0,

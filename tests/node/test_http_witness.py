@@ -50,16 +50,30 @@ async def test_a_checkpoint_that_extends_is_cosigned_and_recorded() -> None:
             status, lines = await _add(node, request)
             assert status == 200
             note = AddCheckpointRequest.parse(request).note
-            vkey = (await (await node.get("/v1/ledger")).json())["cosigner_vkey"]
-            opened = open_checkpoint(
-                note.with_signatures(parse_signatures(lines)), [peer.signer.verifier], [NoteVerifier.from_vkey(vkey)]
-            )
-            assert [one.timestamp_unix_s for one in opened.cosignatures] == [node.kit.now // 1000]
+            said = await (await node.get("/v1/ledger")).json()
+            keys = [NoteVerifier.from_vkey(one) for one in said["cosigner_vkeys"]]
+            assert said["cosigner_vkeys"][0] == said["cosigner_vkey"]
+            opened = open_checkpoint(note.with_signatures(parse_signatures(lines)), [peer.signer.verifier], keys)
+            assert [one.cosigner for one in opened.cosignatures] == keys
+            assert {one.timestamp_unix_s for one in opened.cosignatures} == {node.kit.now // 1000}
             known = await node.store.witness_get(ORIGIN)
             assert known is not None
             assert known.size == new
         shown = await (await node.get(f"/witness/{sha256(ORIGIN.encode()).hexdigest()}/checkpoint")).read()
-        assert len(SignedNote.parse(shown).signatures) == 2
+        assert len(SignedNote.parse(shown).signatures) == 1 + len(keys)
+
+
+async def test_who_does_not_know_the_ml_dsa_key_takes_the_ed25519_cosignature() -> None:
+    peer = PeerLog()
+    async with http_node() as node:
+        node.peers.keys[ORIGIN] = [peer.signer.verifier]
+        request = peer.request(0, 3)
+        _, lines = await _add(node, request)
+        vkey = (await (await node.get("/v1/ledger")).json())["cosigner_vkey"]
+        note = AddCheckpointRequest.parse(request).note.with_signatures(parse_signatures(lines))
+        opened = open_checkpoint(note, [peer.signer.verifier], [NoteVerifier.from_vkey(vkey)])
+        assert len(opened.cosignatures) == 1
+        assert [one.key_id for one in opened.note.unknown] == [one.key_id for one in note.signatures[2:]]
 
 
 async def test_what_does_not_extend_is_answered_as_the_specification_says() -> None:

@@ -78,7 +78,7 @@ def make_service(writer: FakeWriter, monkeypatch: pytest.MonkeyPatch) -> Federat
     monkeypatch.setattr(service, "APPEND_AGAIN_S", 0.01)
     parts: Any = (writer, SimpleNamespace(), FakeTransport(), SimpleNamespace())
     agent, cosigner = Signer(seed("agent")), Cosigner("courier.example", seed("cosigner"))
-    return FederationService(*parts, agent=agent, cosigner=cosigner, addresses=(), hello=b"")
+    return FederationService(*parts, agent=agent, cosigners=(cosigner,), addresses=(), hello=b"")
 
 
 async def entries_taken(writer: FakeWriter) -> list[bytes]:

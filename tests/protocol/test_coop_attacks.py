@@ -5,9 +5,17 @@ import msgspec
 import pytest
 from ledger_kit import DAY_MS, START_MS, Actor, LedgerKit, seed, statutes
 
-from ecot_protocol.domains.coop.acts import AmendStatutes, Appoint, RaiseRules, ReplaceNodeKey, SealState, Withdraw
+from ecot_protocol.domains.coop.acts import (
+    AmendStatutes,
+    Appoint,
+    NameCosigner,
+    RaiseRules,
+    ReplaceNodeKey,
+    SealState,
+    Withdraw,
+)
 from ecot_protocol.domains.coop.genesis import Domain
-from ecot_protocol.domains.coop.state import BANK, MAX_WITHDRAWALS_PER_PERSON, OWN, own_account
+from ecot_protocol.domains.coop.state import BANK, MAX_WITHDRAWALS_PER_PERSON, ML_DSA_COSIGNER, OWN, own_account
 from ecot_protocol.domains.membership.acts import Admit, Apply, GrantMandate, NewPerson
 from ecot_protocol.domains.membership.keys import AddKey, CompleteRecovery, OpenRecovery, RevokeKey, VetoRecovery
 from ecot_protocol.domains.membership.state import Mandate
@@ -20,7 +28,7 @@ from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import MAX_INTEGER, Codec, encode
 from ecot_protocol.wire.entry import decode_record
 from ecot_protocol.wire.ids import object_id, uuid7
-from ecot_protocol.wire.keys import Signer, key_id
+from ecot_protocol.wire.keys import ED25519, ML_DSA_44, Signer, key_id
 
 
 def signer(name: str) -> Signer:
@@ -54,6 +62,20 @@ def test_the_node_cannot_take_the_key_of_a_person_nor_one_of_its_own() -> None:
         payload = ReplaceNodeKey(public_key=taken.public_key, purpose="agent")
         code = kit.refused("coop.replace_node_key", payload, author=BOARD, signers=(*kit.board, taken))
         assert code == "key_not_usable"
+
+
+def test_a_further_cosigner_key_is_named_once_and_taken_back() -> None:
+    kit = LedgerKit()
+    key = bytes((ML_DSA_44,)) + bytes(1_312)
+    for wrong in (None, bytes((ED25519,)) + bytes(1_312)):
+        refused = kit.refused("coop.name_cosigner", NameCosigner(public_key=wrong), author=BOARD, signers=kit.board)
+        assert refused == "key_not_usable"
+    kit.must("coop.name_cosigner", NameCosigner(public_key=key), author=BOARD, signers=kit.board)
+    assert kit.state.coop.node_keys[ML_DSA_COSIGNER].public_key == key
+    again = kit.refused("coop.name_cosigner", NameCosigner(public_key=key), author=BOARD, signers=kit.board)
+    assert again == "key_not_usable"
+    kit.must("coop.name_cosigner", NameCosigner(public_key=None), author=BOARD, signers=kit.board)
+    assert ML_DSA_COSIGNER not in kit.state.coop.node_keys
 
 
 def test_a_replaced_agent_seals_no_more() -> None:

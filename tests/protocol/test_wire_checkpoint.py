@@ -3,6 +3,7 @@
 
 import doctest
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,17 @@ from hypothesis import strategies as st
 
 from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
 from ecot_protocol.wire import checkpoint, checkpoint_text, cosignature
-from ecot_protocol.wire.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from ecot_protocol.wire.cosignature import Cosigner, cosignature_time, verify_cosignature
+from ecot_protocol.wire.checkpoint import EMPTY_ROOT, Checkpoint, open_checkpoint, sign_checkpoint
+from ecot_protocol.wire.cosignature import (
+    Cosigner,
+    cosign_with,
+    cosignature_time,
+    is_fresh,
+    is_from_the_future,
+    make_ml_dsa_cosigner,
+    ml_dsa_public_key,
+    verify_cosignature,
+)
 from ecot_protocol.wire.note import NoteSignature, NoteSigner, SignedNote
 from ecot_protocol.wire.note_key import KeyType, NoteVerifier, cosignature_message, subtree_message
 
@@ -190,18 +200,49 @@ def test_ml_dsa_message_is_the_struct_of_the_specification() -> None:
     )
 
 
+def test_an_ml_dsa_cosigner_needs_a_library_and_a_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LocalProtocolError):
+        make_ml_dsa_cosigner("pq.example", b"short")
+    assert make_ml_dsa_cosigner("n" * 256, bytes(32)) is None
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.mldsa", None)
+    assert make_ml_dsa_cosigner("pq.example", bytes(32)) is None
+    assert ml_dsa_public_key(bytes(32)) is None
+
+
+def test_with_both_keys_a_long_origin_is_cosigned_with_ed25519_alone() -> None:
+    cosigner = make_ml_dsa_cosigner("pq.example", bytes(32))
+    cosigners = (WITNESS,) if cosigner is None else (WITNESS, cosigner)
+    long = Checkpoint("o" * 256, 0, EMPTY_ROOT).format()
+    assert [one.key_id for one in cosign_with(cosigners, long, NOW)] == [WITNESS.verifier.key_id]
+    lines = cosign_with(cosigners, NOTE.text, NOW)
+    assert [one.key_id for one in lines] == [one.verifier.key_id for one in cosigners]
+    if cosigner is not None:
+        assert code_of(cosigner.cosign, long, NOW) == "origin_too_long"
+        assert code_of(cosigner.cosign, "any other text\n", NOW) == "checkpoint_malformed"
+        with pytest.raises(LocalProtocolError):
+            cosigner.cosign(NOTE.text, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fresh", "future"),
+    [(0, True, False), (600, True, False), (-600, True, False), (601, False, True), (-601, False, False)],
+)
+def test_ten_minutes_either_way_are_fresh(seconds: int, fresh: bool, future: bool) -> None:
+    assert is_fresh(NOW + seconds, NOW) is fresh
+    assert is_from_the_future(NOW + seconds, NOW) is future
+
+
 def test_ml_dsa_cosignature_verifies_or_the_key_is_unknown() -> None:
-    mldsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mldsa")
-    exceptions = pytest.importorskip("cryptography.exceptions")
-    try:
-        private = mldsa.MLDSA44PrivateKey.from_seed_bytes(bytes(32))
-    except exceptions.UnsupportedAlgorithm:
-        pytest.skip("this OpenSSL has no ML-DSA")
-    key = NoteVerifier("pq.example", KeyType.COSIGNATURE_ML_DSA_44, private.public_key().public_bytes_raw())
+    cosigner = make_ml_dsa_cosigner("pq.example", bytes(32))
+    if cosigner is None:  # no library here can: then nobody's key is supported
+        assert not NoteVerifier("pq.example", KeyType.COSIGNATURE_ML_DSA_44, bytes(1312)).is_supported
+        return
+    key = cosigner.verifier
     assert key.is_supported
     assert NoteVerifier.from_vkey(key.vkey) == key
-    signed = struct.pack(">Q", NOW) + private.sign(subtree_message("pq.example", HEAD, NOW))
-    line = NoteSignature("pq.example", key.key_id, signed)
+    assert ml_dsa_public_key(bytes(32)) == b"\x03" + key.public_key
+    line = cosigner.cosign(NOTE.text, NOW)
+    signed = line.signature
     assert verify_cosignature(NOTE.text, line, key) == NOW
     opened = open_checkpoint(NOTE.with_signatures([line]), [LOG.verifier], [key])
     assert [found.timestamp_unix_s for found in opened.cosignatures] == [NOW]

@@ -9,6 +9,7 @@ import msgspec
 from ecot_client.entries import new_entry_id
 from ecot_client.errors import ProofFailed
 from ecot_client.models import LedgerInfo
+from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.domains.federation.peering import Peered
 from ecot_protocol.domains.federation.statements import (
     FEDERATION_RULES,
@@ -115,6 +116,7 @@ def side_of(info: LedgerInfo, *, unit: str, limit_minor: int) -> Side:
         return Side(
             agent=keys["agent"],
             cosigner=keys["cosigner"],
+            cosigner_ml_dsa_44=keys.get(ML_DSA_COSIGNER) or None,
             domain=info.domain or "",
             host=keys["host"],
             keys_index=info.node_keys_index,

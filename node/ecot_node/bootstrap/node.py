@@ -34,8 +34,9 @@ from ecot_node.ledger.node_keys import NodeKeys, load_keys
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.errors import StoreError
+from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.machine import Machine
-from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigner, MlDsaCosigner, make_ml_dsa_cosigner
 from ecot_protocol.wire.entry import decode_entry
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.reply import Refused
@@ -130,7 +131,7 @@ class Node:
             make_transport(self.keys.seed("host"), settings.listen),
             self.guard,
             agent=Signer(self.keys.seed("agent")),
-            cosigner=cosigner,
+            cosigners=(cosigner, *self._further_cosigners()),
             addresses=settings.peers,
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
         )
@@ -169,6 +170,7 @@ class Node:
         log.info("http_listening", host=http.host, port=self.port)
 
     def _context(self) -> Context:
+        cosigner = self._cosigner()
         http = self.settings.http
         rate = Rate(per_second=http.requests_per_minute / 60, burst=max(200, http.requests_per_minute // 60))
         entries_rate = Rate(per_second=http.entries_per_minute / 60, burst=max(1, http.entries_per_minute // 3))
@@ -186,7 +188,7 @@ class Node:
             views=self.views,
             records=ViewsRecordIndex(self.views),
             peers=LedgerPeers(self.writer),
-            cosigner=self._cosigner(),
+            cosigners=(cosigner, *self._further_cosigners()) if cosigner is not None else (),
             clock_ms=wall_ms,
             settings=limits,
         )
@@ -195,6 +197,18 @@ class Node:
         """Return the key that cosigns partners' checkpoints, named like our log; None before the genesis."""
         log_key = self.writer.log_key
         return Cosigner(log_key.name, self.keys.seed("cosigner")) if log_key is not None else None
+
+    def _further_cosigners(self) -> tuple[MlDsaCosigner, ...]:
+        """Return the ML-DSA-44 key that cosigns too; none unless the ledger names the one that we have and can use."""
+        log_key, seed = self.writer.log_key, self.keys.further_cosigner_seed
+        named = self.writer.state.coop.node_keys.get(ML_DSA_COSIGNER)
+        if log_key is None or seed is None or named is None:
+            return ()
+        if self.keys.further_cosigner != named.public_key:
+            log.warning("further_cosigner_unused", reason="this machine can't use it, or the ledger names another")
+            return ()
+        made = make_ml_dsa_cosigner(log_key.name, seed)
+        return (made,) if made is not None else ()
 
     async def _run_jobs(self) -> None:
         """Record what is due: seals, fees, closings. Every such entry proves by itself that it is due."""

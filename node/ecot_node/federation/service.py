@@ -62,11 +62,12 @@ from ecot_protocol.domains.federation.proofs import Inclusion
 from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
-from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigner, Cosigns, cosignature_time, is_fresh
 from ecot_protocol.wire.entry import Entry, sign_body
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.merkle import consistency_proof, inclusion_proof
-from ecot_protocol.wire.note import SignedNote, parse_signatures
+from ecot_protocol.wire.note import NoteSignature, SignedNote, parse_signatures
+from ecot_protocol.wire.note_key import NoteVerifier
 from ecot_protocol.wire.reply import Recorded, RecordedBefore, Refused
 from ecot_protocol.wire.witness import AddCheckpointRequest
 
@@ -105,7 +106,7 @@ class FederationService:
         transport: not started.
         guard: judges what partners saw of our log.
         agent: signs the node's entries.
-        cosigner: cosigns partners' checkpoints, named like our log.
+        cosigners: cosign partners' checkpoints, named like our log; decisions count by the first.
         addresses: where partners are found.
         hello: the first frame on every stream.
     """
@@ -118,12 +119,12 @@ class FederationService:
         guard: HistoryGuard,
         *,
         agent: Signer,
-        cosigner: Cosigner,
+        cosigners: tuple[Cosigner, *tuple[Cosigns, ...]],
         addresses: Sequence[PeerAddress],
         hello: bytes,
     ) -> None:
         self._writer, self._store, self._transport, self._guard = writer, store, transport, guard
-        self._agent, self._cosigner, self._hello = agent, cosigner, hello
+        self._agent, self._cosigners, self._hello = agent, cosigners, hello
         self._addresses = {bytes.fromhex(one.ledger): tuple(one.addresses) for one in addresses}
         self._ledger_of: dict[PeerId, bytes] = {}
         self._queues: dict[bytes, _PeerQueue] = {}
@@ -247,13 +248,13 @@ class FederationService:
         """Take what a partner says of our own log."""
         match message:
             case Cosigned():
-                await self._keep_cosignatures(message)
+                await self._keep_cosignatures(ledger, message)
             case Head(origin, note) if self._writer.log_key is not None and origin == self._writer.log_key.name:
                 await self._guard.heard(ledger.hex(), note)
             case Problem(code) if code in DISAGREES:
                 self._ask_head(ledger)
 
-    async def _keep_cosignatures(self, message: Cosigned) -> None:
+    async def _keep_cosignatures(self, ledger: bytes, message: Cosigned) -> None:
         """Keep a partner's cosignatures of our own log, which the courier has found good."""
         if self._courier is None:
             return
@@ -261,9 +262,18 @@ class FederationService:
         if shown is None or Checkpoint.parse(shown.text).size != message.size:
             return
         good = {(line.name, line.key_id) for line in shown.signatures}
+        further = {(key.name, key.key_id): key for key in self._further_keys(ledger)}
         for line in parse_signatures(message.lines):
-            if (line.name, line.key_id) in good:
-                await self._store.cosignatures_put(message.size, line.name, line.format().encode())
+            key = further.get((line.name, line.key_id))
+            if (line.name, line.key_id) in good or (key is not None and _is_good(shown.text, line, key)):
+                name = f"{line.name}+{line.key_id.hex()}"
+                await self._store.cosignatures_put(message.size, name, line.format().encode())
+
+    def _further_keys(self, ledger: bytes) -> tuple[NoteVerifier, ...]:
+        """Return the keys of a partner as a witness that no decision counts by; none that this machine can't use."""
+        peer = self._writer.state.federation.peers.get(ledger)
+        keys = () if peer is None else peer.peering.side_of(ledger).cosigners[1:]
+        return tuple(key for key in keys if key.is_supported)
 
     # --- what the courier asks for ----------------------------------------------------------------------------------
 
@@ -305,7 +315,14 @@ class FederationService:
             if witnessed is not None:
                 kept[origin] = witnessed.note
                 self._kept_sizes[origin] = witnessed.size
-        self._courier = Courier(state, self._agent, self._cosigner, kept, head_push_ms=HEAD_PUSH_MS)
+        self._courier = Courier(
+            state,
+            self._agent,
+            self._cosigners[0],
+            kept,
+            further_cosigners=self._cosigners[1:],
+            head_push_ms=HEAD_PUSH_MS,
+        )
         await self._carry_out(self._courier.head(self._writer.checkpoint(), wall_ms()))
 
     async def _do(self, output: Output, rest: deque[Output]) -> None:
@@ -403,6 +420,11 @@ class FederationService:
             self._store, self._writer.edge(), lambda reader: consistency_proof(reader, read.old_size, read.new_size)
         )
         await self._with_courier(lambda courier: courier.grown(read, hashes))
+
+
+def _is_good(text: str, line: NoteSignature, key: NoteVerifier) -> bool:
+    """Tell whether a cosignature that no decision waits for holds, and was made just now."""
+    return key.verify(text, line.signature) and is_fresh(cosignature_time(line), wall_ms() // 1000)
 
 
 def _own_note(note: SignedNote) -> bytes:

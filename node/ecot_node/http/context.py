@@ -8,7 +8,7 @@ from typing import Final
 
 from ecot_node.http.port import HttpLedger, HttpStore, Peers, RecordIndex, ViewsReads
 from ecot_protocol.machine import Machine
-from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigns
 
 Network = IPv4Network | IPv6Network
 
@@ -81,7 +81,7 @@ class Context:
         views: tables for lists and histories.
         records: the views' table of records.
         peers: whose logs we witness.
-        cosigner: the node's cosigner key; None: this node witnesses nobody.
+        cosigners: the keys with which the node cosigns, the Ed25519 one first; none: this node witnesses nobody.
         clock_ms: milliseconds since 1970.
         settings: limits.
     """
@@ -92,6 +92,6 @@ class Context:
     views: ViewsReads
     records: RecordIndex
     peers: Peers
-    cosigner: Cosigner | None
+    cosigners: tuple[Cosigns, ...]
     clock_ms: Callable[[], int]
     settings: HttpSettings = field(default_factory=HttpSettings)

@@ -39,10 +39,14 @@ class UnitReply(JsonReply):
 
 
 class NodeKeysReply(JsonReply):
-    """The node's public keys (algorithm byte and key), each for one use; None before the genesis."""
+    """The node's public keys (algorithm byte and key), each for one use; None before the genesis.
+
+    `cosigner_ml_dsa_44` is None too where the node has no such key.
+    """
 
     agent: PublicKeyHex | None
     cosigner: PublicKeyHex | None
+    cosigner_ml_dsa_44: Annotated[str, msgspec.Meta(pattern=r"^03[0-9a-f]{2624}$", max_length=2_626)] | None
     host: PublicKeyHex | None
     log: PublicKeyHex | None
 
@@ -67,6 +71,7 @@ class LedgerReply(JsonReply):
         node_keys_index: of the record that last set one of them; 0 for those of the genesis.
         log_vkey: C2SP verifier key of the log.
         cosigner_vkey: of this node as a witness.
+        cosigner_vkeys: all of them: that one, and an ML-DSA-44 one if the node has it.
         checkpoint: the newest, a signed note; empty before the genesis.
         time_ms: the node's clock.
     """
@@ -86,6 +91,7 @@ class LedgerReply(JsonReply):
     node_keys_index: Count
     log_vkey: str | None
     cosigner_vkey: str | None
+    cosigner_vkeys: tuple[str, ...]
     checkpoint: str
     time_ms: TimeMs
 
@@ -140,10 +146,11 @@ async def get_ledger(request: Request[None, None]) -> LedgerReply:
         reason=status.reason,
         witness_checkpoint=status.witness_checkpoint,
         units=tuple(UnitReply(code=one.code, kind=one.kind, scale=one.scale) for one in units),
-        node_keys=NodeKeysReply(**{one: keys.get(one) for one in ("agent", "cosigner", "host", "log")}),
+        node_keys=NodeKeysReply(**{one: keys.get(one) for one in NodeKeysReply.__struct_fields__}),
         node_keys_index=keys_index,
         log_vkey=_log_vkey(profile, keys.get("log")),
-        cosigner_vkey=context.cosigner.verifier.vkey if context.cosigner else None,
+        cosigner_vkey=context.cosigners[0].verifier.vkey if context.cosigners else None,
+        cosigner_vkeys=tuple(one.verifier.vkey for one in context.cosigners),
         checkpoint=context.ledger.checkpoint().decode(),
         time_ms=context.clock_ms(),
     )

@@ -19,8 +19,8 @@ from ecot_node.store.forks import keep_fork
 from ecot_node.store.port import ForkProof, WitnessState
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint
-from ecot_protocol.wire.cosignature import Cosigner
-from ecot_protocol.wire.note import SignedNote, format_signatures
+from ecot_protocol.wire.cosignature import cosign_with
+from ecot_protocol.wire.note import NoteSignature, SignedNote, format_signatures
 from ecot_protocol.wire.witness import MAX_REQUEST_BYTES, SIZE_CONTENT_TYPE, AddCheckpointRequest, Refusal, decide
 
 log = structlog.get_logger("ecot.witness")
@@ -32,19 +32,25 @@ class OriginParams(Params):
     origin_hash: HashHex
 
 
-def _cosigner(context: Context) -> Cosigner:
-    if context.cosigner is None:
+def _require_cosigners(context: Context) -> None:
+    if not context.cosigners:
         raise Problem("not_found")
-    return context.cosigner
+
+
+def _cosign(context: Context, text: str) -> tuple[NoteSignature, ...]:
+    """Cosign with every key that the node has; who does not know one of them ignores its line."""
+    now_unix_s = context.clock_ms() // 1000
+    return cosign_with(context.cosigners, text, now_unix_s)
 
 
 async def add_checkpoint(request: Request[None, bytes]) -> Content:
     """Cosign a checkpoint of a peer's log that extends what was cosigned before.
 
-    Answers cosignature lines, or 400, 403, 404, 409 (`text/x.tlog.size`) or 422 as tlog-witness says.
+    Answers cosignature lines, one for each of the node's cosigner keys, or 400, 403, 404, 409 (`text/x.tlog.size`) or
+    422 as tlog-witness says.
     """
     context = request.context
-    cosigner = _cosigner(context)
+    _require_cosigners(context)
     try:
         asked = AddCheckpointRequest.parse(request.body)
     except RemoteProtocolError as error:
@@ -60,8 +66,7 @@ async def add_checkpoint(request: Request[None, bytes]) -> Content:
                 await _keep_fork(context, request.services, known, asked)
             return _refuse(decision)
         await _record(context, known, decision, asked)
-    line = cosigner.cosign(asked.note.text, context.clock_ms() // 1000)
-    return Content(format_signatures((line,)), TEXT)
+    return Content(format_signatures(_cosign(context, asked.note.text)), TEXT)
 
 
 def _refuse(refusal: Refusal) -> Content:
@@ -88,15 +93,15 @@ async def _keep_fork(context: Context, services: Services, known: WitnessState, 
 
 
 async def get_witnessed(request: Request[OriginParams, None]) -> Content:
-    """Read the newest checkpoint of a peer's log that this node cosigned, with its cosignature."""
-    cosigner = _cosigner(request.context)
+    """Read the newest checkpoint of a peer's log that this node cosigned, with its cosignatures."""
+    _require_cosigners(request.context)
     origin = await request.context.peers.origin_of(bytes.fromhex(request.params.origin_hash))
     known = await request.context.store.witness_get(origin) if origin is not None else None
     if known is None:
         raise Problem("not_found")
     note = SignedNote.parse(known.note)
-    line = cosigner.cosign(note.text, request.context.clock_ms() // 1000)
-    return Content(note.with_signatures((line,)).format(), TEXT, headers={"Cache-Control": "no-cache"})
+    lines = _cosign(request.context, note.text)
+    return Content(note.with_signatures(lines).format(), TEXT, headers={"Cache-Control": "no-cache"})
 
 
 _WHY: Final = Media("text/plain", "Why it is not cosigned, a code.", is_text=True)

@@ -2,7 +2,8 @@
 """The node's own keys on disk: one file of 32 bytes in hex for each use, readable by their owner alone.
 
 Uses: ``agent`` signs the node's entries and statements, ``log`` its checkpoints, ``cosigner`` those of partners,
-``host`` is its libp2p identity. The board's and the members' keys are never here.
+``host`` is its libp2p identity, ``cosigner_ml_dsa_44`` cosigns beside ``cosigner``: it is made where the machine can
+use it, and a node does without it where its file is missing. The board's and the members' keys are never here.
 """
 
 import os
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from ecot_protocol.errors import EcotError
+from ecot_protocol.wire.cosignature import ml_dsa_public_key
 from ecot_protocol.wire.keys import SEED_SIZE_BYTES, Signer
 
 PURPOSES: Final = ("agent", "cosigner", "host", "log")
+FURTHER_COSIGNER: Final = "cosigner_ml_dsa_44"
 _SUFFIX: Final = ".seed"
 
 
@@ -45,6 +48,17 @@ class NodeKeys:
         """Return the 33-byte public key for a use."""
         return Signer(self._seeds[purpose]).public_key
 
+    @property
+    def further_cosigner_seed(self) -> bytes | None:
+        """The seed of the ML-DSA-44 cosigner key, if this node has one."""
+        return self._seeds.get(FURTHER_COSIGNER)
+
+    @property
+    def further_cosigner(self) -> bytes | None:
+        """The ML-DSA-44 public key as the ledger names it; None if there is none or this machine can't use it."""
+        seed = self.further_cosigner_seed
+        return ml_dsa_public_key(seed) if seed is not None else None
+
 
 def create_keys(folder: Path) -> NodeKeys:
     """Make new keys in `folder`, which is made with mode 0700.
@@ -53,8 +67,9 @@ def create_keys(folder: Path) -> NodeKeys:
         KeyProblem: ``key_exists``: a node's keys are never replaced by accident.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seeds = {}
-    for purpose in PURPOSES:
+    seeds: dict[str, bytes] = {}
+    is_further_possible = ml_dsa_public_key(bytes(SEED_SIZE_BYTES)) is not None
+    for purpose in (*PURPOSES, FURTHER_COSIGNER) if is_further_possible else PURPOSES:
         path = folder / (purpose + _SUFFIX)
         seeds[purpose] = os.urandom(SEED_SIZE_BYTES)
         try:
@@ -72,7 +87,9 @@ def load_keys(folder: Path) -> NodeKeys:
     Raises:
         KeyProblem: a file is missing, malformed, or readable by others.
     """
-    return NodeKeys({purpose: _load(folder / (purpose + _SUFFIX)) for purpose in PURPOSES})
+    seeds = {purpose: _load(folder / (purpose + _SUFFIX)) for purpose in PURPOSES}
+    further = folder / (FURTHER_COSIGNER + _SUFFIX)
+    return NodeKeys(seeds | ({FURTHER_COSIGNER: _load(further)} if further.exists() else {}))
 
 
 def _load(path: Path) -> bytes:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 r"""Public keys, key ids and signatures.
 
-A public key on the wire is one algorithm byte and the raw key: ``01`` + 32 bytes for Ed25519 (RFC 8032). Numbers 2
-(ECDSA P-256) and 3 (ML-DSA-44) are reserved. A key id is the first 16 bytes of
+A public key on the wire is one algorithm byte and the raw key: ``01`` + 32 bytes for Ed25519 (RFC 8032), ``03`` + 1,312
+bytes for ML-DSA-44 (FIPS 204), which serves for cosignatures alone and signs no entry. Number 2 (ECDSA P-256) is
+reserved. A key id is the first 16 bytes of
 SHA-256(``"ecot/key/v1\n"`` + public key). Signing is deterministic, so it belongs to this pure package; making a seed
 is the client's affair.
 
@@ -25,12 +26,16 @@ from nacl.exceptions import BadSignatureError
 from ecot_protocol.errors import LocalProtocolError
 
 ED25519: Final = 1
+ML_DSA_44: Final = 3
 SEED_SIZE_BYTES: Final = 32
 SIGNATURE_SIZE_BYTES: Final = 64
 PUBLIC_KEY_SIZE_BYTES: Final = 33
+ML_DSA_44_KEY_SIZE_BYTES: Final = 1_313
 
 PublicKey = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
 """33 bytes: algorithm number and raw public key."""
+MlDsaKey = Annotated[bytes, msgspec.Meta(min_length=ML_DSA_44_KEY_SIZE_BYTES, max_length=ML_DSA_44_KEY_SIZE_BYTES)]
+"""1,313 bytes: the algorithm number 3 and the raw key, which the rules never use: not every machine can."""
 
 _ED25519_PREFIX: Final = bytes((ED25519,))
 
@@ -43,6 +48,11 @@ def key_id(public_key: bytes) -> bytes:
 def is_public_key(public_key: bytes) -> bool:
     """Tell whether the bytes have the form of a key that this version can check."""
     return len(public_key) == PUBLIC_KEY_SIZE_BYTES and public_key[0] == ED25519
+
+
+def is_ml_dsa_key(public_key: bytes) -> bool:
+    """Tell whether the bytes have the form of an ML-DSA-44 key. Every bit string of this length is one (FIPS 204)."""
+    return len(public_key) == ML_DSA_44_KEY_SIZE_BYTES and public_key[0] == ML_DSA_44
 
 
 def public_key_of(seed: bytes) -> bytes:

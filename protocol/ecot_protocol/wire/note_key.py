@@ -44,6 +44,8 @@ MAX_NAME_BYTES: Final = 1_024
 MAX_TIMESTAMP: Final = 2**63 - 1
 ED25519_SIGNATURE_BYTES: Final = 64
 ML_DSA_44_SIGNATURE_BYTES: Final = 2_420
+MAX_ML_DSA_NAME_BYTES: Final = 255
+"""Longest name of a cosigner, and longest origin, in what an ML-DSA-44 cosigner signs."""
 _MAX_VKEY_CHARACTERS: Final = 4_096
 TIMESTAMP_BYTES: Final = 8
 _TIMESTAMP: Final = struct.Struct(">Q")
@@ -199,8 +201,8 @@ def subtree_message(cosigner: str, checkpoint: Checkpoint, timestamp_unix_s: int
     """
     names = []
     for name in (cosigner.encode(), checkpoint.origin.encode()):
-        if not 1 <= len(name) <= 255:
-            raise LocalProtocolError(f"name of {len(name)} bytes: expected 1..255")
+        if not 1 <= len(name) <= MAX_ML_DSA_NAME_BYTES:
+            raise LocalProtocolError(f"name of {len(name)} bytes: expected 1..{MAX_ML_DSA_NAME_BYTES}")
         names.append(bytes([len(name)]) + name)
     head = b"subtree/v1\n\x00" + names[0] + _TIMESTAMP.pack(timestamp_unix_s) + names[1]
     return head + struct.pack(">QQ", 0, checkpoint.size) + checkpoint.root_hash

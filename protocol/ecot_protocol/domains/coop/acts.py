@@ -9,6 +9,7 @@ from ecot_protocol.domains.coop import facts
 from ecot_protocol.domains.coop.state import (
     MAX_PERSONS_PER_OFFICE,
     MAX_WITHDRAWALS_PER_PERSON,
+    ML_DSA_COSIGNER,
     CoopState,
     NodeKey,
     NodeKeyPurpose,
@@ -24,7 +25,7 @@ from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.ledger.used_ids import ID_MAX_AGE_MS
 from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, Wire, Word
 from ecot_protocol.wire.ids import time_ms
-from ecot_protocol.wire.keys import PublicKey
+from ecot_protocol.wire.keys import MlDsaKey, PublicKey, is_ml_dsa_key
 
 
 class Appoint(Wire):
@@ -48,6 +49,16 @@ class ReplaceNodeKey(Wire):
 
     public_key: PublicKey
     purpose: NodeKeyPurpose
+
+
+class NameCosigner(Wire):
+    """Payload of ``coop.name_cosigner``: the ML-DSA-44 key with which the node cosigns beside its Ed25519 key, or nil.
+
+    The key can't sign entries, and need not: a cosignature of it names its cosigner, so whoever names another's key
+    gains nothing.
+    """
+
+    public_key: MlDsaKey | None
 
 
 class RaiseRules(Wire):
@@ -151,6 +162,23 @@ def _replace_node_key(state: CoopState, act: Act[ReplaceNodeKey], _at: int) -> l
     return [facts.NodeKeyReplaced(purpose=replacement.purpose, public_key=replacement.public_key)]
 
 
+def _check_cosigner(state: CoopState, act: Act[NameCosigner], _at: int) -> Reason | None:
+    public_key = act.payload.public_key
+    named = state.coop.node_keys.get(ML_DSA_COSIGNER)
+    if public_key == (named.public_key if named is not None else None):
+        return Reason.of("key_not_usable")
+    return None if public_key is None or is_ml_dsa_key(public_key) else Reason.of("key_not_usable")
+
+
+def _name_cosigner(state: CoopState, act: Act[NameCosigner], _at: int) -> list[Fact]:
+    public_key = act.payload.public_key
+    if public_key is None:
+        del state.coop.node_keys[ML_DSA_COSIGNER]
+    else:
+        state.coop.node_keys[ML_DSA_COSIGNER] = NodeKey(public_key=public_key, since_index=act.index)
+    return [facts.NodeKeyReplaced(purpose=ML_DSA_COSIGNER, public_key=public_key or b"")]
+
+
 def _check_rules(state: CoopState, act: Act[RaiseRules], _at: int) -> Reason | None:
     expected = state.coop.founded.rules + 1
     return None if act.payload.rules == expected else Reason.of("rules_number_mismatch", expected=expected)
@@ -245,6 +273,15 @@ REPLACE_NODE_KEY: Final[EntryType[CoopState, ReplaceNodeKey]] = EntryType(
     effect=_replace_node_key,
     reasons=("key_not_usable",),
     introduces=lambda payload: (payload.public_key,),
+)
+NAME_COSIGNER: Final[EntryType[CoopState, NameCosigner]] = EntryType(
+    tag="coop.name_cosigner",
+    payload=NameCosigner,
+    visibility=Visibility.PUBLIC,
+    signers=_board,
+    check=_check_cosigner,
+    effect=_name_cosigner,
+    reasons=("key_not_usable",),
 )
 RAISE_RULES: Final[EntryType[CoopState, RaiseRules]] = EntryType(
     tag="coop.raise_rules",

@@ -45,7 +45,7 @@ class OfficeHeld(Fact):
 
 
 class NodeKeyReplaced(Fact):
-    """The node uses another key for this purpose."""
+    """The node uses another key for this purpose; empty: none any more."""
 
     purpose: str
     public_key: bytes

@@ -29,7 +29,7 @@ from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.encoding import Count, Handle, Hash, Positive, Wire, Word
 from ecot_protocol.wire.ids import object_id
-from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+from ecot_protocol.wire.keys import MlDsaKey, PublicKey, is_ml_dsa_key, is_public_key, key_id
 
 Domain = Annotated[
     str,
@@ -55,10 +55,11 @@ class Threshold(Wire):
 
 
 class NodeKeys(Wire):
-    """The node's first keys, each for one use."""
+    """The node's first keys, each for one use; `cosigner_ml_dsa_44` is nil where the node's machine can't use one."""
 
     agent: PublicKey
     cosigner: PublicKey
+    cosigner_ml_dsa_44: MlDsaKey | None
     host: PublicKey
     log: PublicKey
 
@@ -110,8 +111,11 @@ def _signers(_state: CoopState, act: Act[Genesis], _at: int) -> SignerRule:
 def _check(_state: CoopState, act: Act[Genesis], _at: int) -> Reason | None:
     genesis = act.payload
     keys = [founder.public_key for founder in genesis.founders]
-    node_keys = list(msgspec.structs.astuple(genesis.node_keys))
+    named = genesis.node_keys
+    node_keys = [named.agent, named.cosigner, named.host, named.log]
     if len({*keys, *node_keys}) != len(keys) + len(node_keys) or not all(map(is_public_key, keys + node_keys)):
+        return Reason.of("key_not_usable")
+    if named.cosigner_ml_dsa_44 is not None and not is_ml_dsa_key(named.cosigner_ml_dsa_44):
         return Reason.of("key_not_usable")
     if len({founder.handle for founder in genesis.founders}) != len(keys):
         return Reason.of("handle_taken")
@@ -160,6 +164,8 @@ def _effect(state: CoopState, act: Act[Genesis], at: int) -> list[Fact]:
     result.append(facts.StatutesAdopted(version=1, in_force_from_ms=at, statutes=genesis.statutes, by=BOARD))
     result += _add_founders(state, act, at)
     for purpose, public_key in msgspec.structs.asdict(genesis.node_keys).items():
+        if public_key is None:
+            continue
         coop.node_keys[purpose] = NodeKey(public_key=public_key, since_index=act.index)
         result.append(facts.NodeKeyReplaced(purpose=purpose, public_key=public_key))
     for unit in genesis.units:

@@ -16,7 +16,13 @@ from ecot_protocol.ledger.accounts import AccountKey, Accounts
 from ecot_protocol.ledger.entry_type import BOARD, COOPERATIVE, Need, SignerRule
 from ecot_protocol.ledger.table import Table
 from ecot_protocol.wire.encoding import Count, Handle, Hash, Id, KeyId, Positive, UnitCode, Wire, WireArray, Word
-from ecot_protocol.wire.keys import PublicKey, is_public_key, key_id
+from ecot_protocol.wire.keys import (
+    ML_DSA_44_KEY_SIZE_BYTES,
+    PUBLIC_KEY_SIZE_BYTES,
+    PublicKey,
+    is_public_key,
+    key_id,
+)
 
 CLAIMS: Final = "claims"
 """Purpose of an account that holds what the cooperative and a member owe each other in a unit."""
@@ -29,6 +35,9 @@ MAX_WITHDRAWALS_PER_PERSON: Final = 64
 """Kept at one time, so that nobody fills the state with withdrawals of bodies that never were."""
 
 NodeKeyPurpose = Literal["agent", "cosigner", "host", "log"]
+ML_DSA_COSIGNER: Final = "cosigner_ml_dsa_44"
+"""Purpose of the further cosigner key, which a node may lack and which no rule uses."""
+NodePublicKey = Annotated[bytes, msgspec.Meta(min_length=PUBLIC_KEY_SIZE_BYTES, max_length=ML_DSA_44_KEY_SIZE_BYTES)]
 
 
 class Unit(Wire):
@@ -84,7 +93,7 @@ class Office(Wire):
 class NodeKey(Wire):
     """A key of the node, for one use."""
 
-    public_key: PublicKey
+    public_key: NodePublicKey
     since_index: Count
 
 
@@ -244,7 +253,8 @@ def board_signs(state: CoopState, author: bytes | None) -> SignerRule:
 
 
 __all__ = [
-    "BANK", "CLAIMS", "MAX_PERSONS_PER_OFFICE", "MAX_WITHDRAWALS_PER_PERSON", "OWN", "CoopSlice", "CoopState", "Key",
+    "BANK", "CLAIMS", "MAX_PERSONS_PER_OFFICE", "MAX_WITHDRAWALS_PER_PERSON", "ML_DSA_COSIGNER", "OWN", "CoopSlice",
+    "CoopState", "Key",
     "NodeKey", "NodeKeyPurpose", "Office", "Person", "Profile", "Seal", "StatutesVersion", "Unit", "Withdrawal", "Word",
     "board_signs", "claims_account", "own_account", "recovery_principal",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ Rules:
 - One entry a deal is under way at a time; if the host loses one, it starts a new courier, as after a crash.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -61,10 +61,10 @@ from ecot_protocol.domains.federation.state import FederationState
 from ecot_protocol.domains.federation.state import Promised as PromisedRow
 from ecot_protocol.domains.federation.statements import DecisionPolicy, LogKey, Witness, decode_deal
 from ecot_protocol.domains.federation.transfers import PROMISE, SEND_PAYLOAD, Promise, transfer_of
-from ecot_protocol.domains.federation.witnessing import Quorum, WitnessDesk
+from ecot_protocol.domains.federation.witnessing import Quorum, WitnessDesk, require_fresh
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.reasons import COMMON_REASONS
-from ecot_protocol.wire.cosignature import Cosigner
+from ecot_protocol.wire.cosignature import Cosigner, Cosigns
 from ecot_protocol.wire.encoding import Codec, Wire, encode
 from ecot_protocol.wire.entry import BODY, Body
 from ecot_protocol.wire.ids import uuid7
@@ -123,6 +123,7 @@ class Courier:
         agent: signs acceptances of rounds (the host signs entries).
         cosigner: our cosigner key, named like our log.
         kept: origin -> checkpoint, what `Keep` asked the host to keep.
+        further_cosigners: our ML-DSA-44 cosigner key, if we have one; partners' logs alone are cosigned with it.
         head_push_ms: how often partners are shown the newest checkpoint, so that every record is witnessed soon.
     """
 
@@ -133,6 +134,7 @@ class Courier:
         cosigner: Cosigner,
         kept: dict[str, bytes] | None = None,
         *,
+        further_cosigners: Sequence[Cosigns] = (),
         head_push_ms: int = HEAD_PUSH_MS,
     ) -> None:
         profile = state.coop.founded
@@ -142,7 +144,7 @@ class Courier:
         self._origin = profile.origin
         own_key = state.coop.node_keys["cosigner"].public_key
         self._quorum = Quorum(Witness(ledger=profile.ledger, name=profile.origin, public_key=own_key), cosigner)
-        self._desk = WitnessDesk(state, cosigner, kept or {})
+        self._desk = WitnessDesk(state, (cosigner, *further_cosigners), kept or {})
         self._under_way: dict[bytes, AppendKind] = {}
         self._paces: dict[bytes, _Pace] = {}
         self._heard: set[bytes] = set()
@@ -292,7 +294,9 @@ class Courier:
                 yield from self._desk.push(sender, message, now_ms)
             case Cosigned():
                 if message.origin == self._origin:
-                    self._quorum.cosigned(sender, message, self._witnesses())
+                    witnesses = self._witnesses()
+                    require_fresh(message.lines, (one.verifier for one in witnesses), now_ms // 1000)
+                    self._quorum.cosigned(sender, message, witnesses)
                     yield from self._show_all(now_ms)
             case Stale(origin, size):
                 if origin == self._origin:

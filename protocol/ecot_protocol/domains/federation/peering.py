@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ecot_protocol.domains.coop.state import board_signs
+from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER, board_signs
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.proofs import proof_wrong
 from ecot_protocol.domains.federation.state import DOUBTFUL, FederationState, Peer, partner_account
@@ -107,12 +107,14 @@ def _check_peer(state: FederationState, act: Act[Peered], _at: int) -> Reason | 
 def find_own_side_problem(state: FederationState, own: Side) -> str | None:
     """Return the first field of our own side that is not what our ledger says of us, or None."""
     profile, node_keys = state.coop.founded, state.coop.node_keys
+    further = node_keys.get(ML_DSA_COSIGNER)
     said = {"agent": own.agent, "cosigner": own.cosigner, "host": own.host, "log": own.log}
     checks = (
         ("domain", own.domain == profile.domain),
         ("origin", own.origin == profile.origin),
         *((purpose, node_keys[purpose].public_key == public_key) for purpose, public_key in said.items()),
         ("keys_index", own.keys_index == state.coop.node_keys_index),
+        (ML_DSA_COSIGNER, own.cosigner_ml_dsa_44 == (further.public_key if further is not None else None)),
         ("unit", state.coop.unit(own.unit) is not None),
     )
     return next((field for field, is_right in checks if not is_right), None)

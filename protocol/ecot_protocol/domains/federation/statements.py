@@ -21,7 +21,7 @@ from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.amounts import Rate, Rounding, share
 from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, Integer, Positive, UnitCode, Wire, encode
 from ecot_protocol.wire.entry import commitment
-from ecot_protocol.wire.keys import PublicKey, is_public_key
+from ecot_protocol.wire.keys import MlDsaKey, PublicKey, is_ml_dsa_key, is_public_key
 from ecot_protocol.wire.note_key import KeyType, NoteVerifier
 from ecot_protocol.wire.statement import STATEMENT, Statement, decode_statement, statement_id
 
@@ -86,6 +86,7 @@ class Side(Wire):
 
     Attributes:
         agent, cosigner, host, log: the public keys of its node.
+        cosigner_ml_dsa_44: a further key of its node as a witness, nil if it has none; no decision counts by it.
         domain, origin: as in its genesis.
         keys_index: of the record of its ledger that last set one of these keys; 0 for those of its genesis. A key
             that is replaced later is followed by the proof of a later record, and by no earlier one.
@@ -96,6 +97,7 @@ class Side(Wire):
 
     agent: PublicKey
     cosigner: PublicKey
+    cosigner_ml_dsa_44: MlDsaKey | None
     domain: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
     host: PublicKey
     keys_index: Count
@@ -104,6 +106,14 @@ class Side(Wire):
     log: PublicKey
     origin: KeyName
     unit: UnitCode
+
+    @property
+    def cosigners(self) -> tuple[NoteVerifier, ...]:
+        """The keys of its node as a witness, named like its log; the one that decisions count by is the first."""
+        first = NoteVerifier(self.origin, KeyType.COSIGNATURE, self.cosigner[1:])
+        if self.cosigner_ml_dsa_44 is None:
+            return (first,)
+        return first, NoteVerifier(self.origin, KeyType.COSIGNATURE_ML_DSA_44, self.cosigner_ml_dsa_44[1:])
 
 
 class Peering(Wire):
@@ -321,6 +331,7 @@ def find_terms_problem(peering: Peering) -> str | None:
     ledgers = [policy.ledger for policy in peering.deciders]
     checks = (
         ("keys", len(set(keys)) == len(keys) and all(map(is_public_key, keys))),
+        ("keys", _are_ml_dsa_keys_sound(first.cosigner_ml_dsa_44, second.cosigner_ml_dsa_44)),
         ("origin", first.origin != second.origin),
         ("rate", peering.rate.numerator > 0),
         ("rounding", peering.rounding in (first.ledger, second.ledger)),
@@ -331,6 +342,11 @@ def find_terms_problem(peering: Peering) -> str | None:
         ("witnesses", all(_are_own_witnesses(policy, side) for policy in peering.deciders for side in peering.sides)),
     )
     return next((field for field, is_sound in checks if not is_sound), None)
+
+
+def _are_ml_dsa_keys_sound(first: bytes | None, second: bytes | None) -> bool:
+    given = [one for one in (first, second) if one is not None]
+    return len(set(given)) == len(given) and all(map(is_ml_dsa_key, given))
 
 
 def _is_own_log(policy: DecisionPolicy, side: Side) -> bool:

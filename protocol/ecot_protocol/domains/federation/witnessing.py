@@ -8,16 +8,30 @@ cosigned, and says so only after that checkpoint is kept.
 cosignatures. Were it to follow the newest one, a busy log could run away from its witnesses for ever.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from ecot_protocol.domains.federation.messages import AskHead, Cosigned, Head, Problem, Push, Stale
 from ecot_protocol.domains.federation.outputs import Ahead, Keep, KeepFork, Output, ReadGrowth, Tell
 from ecot_protocol.domains.federation.state import FederationState
 from ecot_protocol.domains.federation.statements import LogKey, Witness
+from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, open_checkpoint
-from ecot_protocol.wire.cosignature import Cosigner, verify_cosignature
+from ecot_protocol.wire.cosignature import (
+    Cosigner,
+    Cosigns,
+    cosign_with,
+    cosignature_time,
+    is_fresh,
+    verify_cosignature,
+)
 from ecot_protocol.wire.note import NoteSignature, SignedNote, format_signatures, parse_signatures
+from ecot_protocol.wire.note_key import NoteVerifier
 from ecot_protocol.wire.witness import AddCheckpointRequest, Refusal, decide
+
+FURTHER_EVERY_MS: Final = 1_000
+"""How often a log is cosigned with more than our Ed25519 key: an ML-DSA-44 signature takes ten times as long to make
+and 3,244 characters, and any later checkpoint that has one shows all records before it."""
 
 
 class WitnessDesk:
@@ -25,13 +39,14 @@ class WitnessDesk:
 
     Args:
         state: of our own ledger; its peerings name the keys.
-        cosigner: our cosigner key.
+        cosigners: our cosigner keys, the Ed25519 one first.
         kept: origin -> the last checkpoint that we cosigned, as the host kept it (`Keep`).
     """
 
-    def __init__(self, state: FederationState, cosigner: Cosigner, kept: dict[str, bytes]) -> None:
+    def __init__(self, state: FederationState, cosigners: Sequence[Cosigns], kept: dict[str, bytes]) -> None:
         self._state = state
-        self._cosigner = cosigner
+        self._cosigners = tuple(cosigners)
+        self._further_at_ms: dict[str, int] = {}
         self._kept = dict(kept)
 
     def push(self, sender: bytes, message: Push, now_ms: int) -> Iterator[Output]:
@@ -52,8 +67,15 @@ class WitnessDesk:
             return
         self._kept[origin] = request.note.format()
         yield Keep(origin, self._kept[origin])
-        line = self._cosigner.cosign(request.note.text, max(now_ms // 1000, 1))
-        yield Tell(sender, Cosigned(origin, answer.checkpoint.size, format_signatures((line,))))
+        lines = cosign_with(self._cosigners_of(origin, now_ms), request.note.text, max(now_ms // 1000, 1))
+        yield Tell(sender, Cosigned(origin, answer.checkpoint.size, format_signatures(lines)))
+
+    def _cosigners_of(self, origin: str, now_ms: int) -> tuple[Cosigns, ...]:
+        """Return the keys to cosign with: the large one now and then, for decisions do not wait for it."""
+        if now_ms - self._further_at_ms.get(origin, -FURTHER_EVERY_MS) < FURTHER_EVERY_MS:
+            return self._cosigners[:1]
+        self._further_at_ms[origin] = now_ms
+        return self._cosigners
 
     def head(self, origin: str) -> Head:
         """Answer what we cosigned last."""
@@ -64,6 +86,27 @@ class WitnessDesk:
             side = peer.peering.side_of(ledger)
             if side.origin == origin:
                 yield LogKey(origin=origin, public_key=side.log)
+
+
+def require_fresh(lines: bytes, keys: Iterable[NoteVerifier], now_unix_s: int) -> None:
+    """Refuse cosignatures that were not made just now: what we ask for is that a witness has seen nothing longer *yet*.
+
+    A cosignature that says no time (ML-DSA-44 allows it) is not fresh either. Lines of other keys mean nothing to us.
+
+    Args:
+        lines: of signatures, each ended by a newline.
+        keys: of witnesses.
+        now_unix_s: our clock.
+
+    Raises:
+        RemoteProtocolError: ``cosignature_not_fresh``, or the lines are malformed.
+    """
+    known = {(key.name, key.key_id) for key in keys}
+    for line in parse_signatures(lines):
+        time = cosignature_time(line) if (line.name, line.key_id) in known else now_unix_s
+        if not is_fresh(time, now_unix_s):
+            detail = f"{line.name} at {time}, it is {now_unix_s}"
+            raise RemoteProtocolError("cosignature_not_fresh", detail, name=line.name)
 
 
 class Quorum:
@@ -178,4 +221,4 @@ class Quorum:
             yield from () if shown.root_hash == own.root_hash else (Ahead(note),)
 
 
-__all__ = ["Quorum", "WitnessDesk"]
+__all__ = ["Quorum", "WitnessDesk", "require_fresh"]
