@@ -82,6 +82,7 @@ SIGNED_BY: Final[dict[str, str]] = {
     "federation.follow_keys": NODE,
     "federation.give_up": BOARD,
     "federation.send": "a member: a person mandated for `trade`",
+    "federation.forward": NODE,
     "federation.promise": NODE,
     "federation.clear_accept": NODE,
     "federation.decide": NODE,

@@ -37,7 +37,12 @@ def units() -> tuple[Unit, ...]:
 
 
 _FEDERATION: Final = FederationStatutes(
-    doubtful_delay_ms=30 * DAY_MS, export_cap_minor=None, import_cap_minor=None, transfer_abort_delay_ms=60_000
+    doubtful_delay_ms=30 * DAY_MS,
+    export_cap_minor=None,
+    import_cap_minor=None,
+    transfer_abort_delay_ms=60_000,
+    transit_fee=Rate(denominator=100, numerator=1),
+    witnesses_off_path_min=0,
 )
 _GOVERNANCE: Final = GovernanceStatutes(
     poll_max_duration_ms=60 * DAY_MS,

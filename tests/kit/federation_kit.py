@@ -8,28 +8,23 @@
 'BART'
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from ledger_kit import DAY_MS, Actor, LedgerKit, seed
 
+from ecot_protocol.domains.federation.deals import Contract, Hop, commit_member, deal_id, encode_contract
 from ecot_protocol.domains.federation.decisions import Decide, Resolve
+from ecot_protocol.domains.federation.messages import Prepare
+from ecot_protocol.domains.federation.openings import Opening, seal_opening
 from ecot_protocol.domains.federation.peering import Peered
-from ecot_protocol.domains.federation.proofs import Inclusion, RecordProof
+from ecot_protocol.domains.federation.proofs import Inclusion
 from ecot_protocol.domains.federation.rounds import ClearAccept
-from ecot_protocol.domains.federation.statements import (
-    Contract,
-    DecisionPolicy,
-    LogKey,
-    Peering,
-    Side,
-    Witness,
-    commit_member,
-    encode_contract,
-    encode_peering,
-)
-from ecot_protocol.domains.federation.transfers import Promise, Send
-from ecot_protocol.ledger.amounts import Rate
+from ecot_protocol.domains.federation.statements import DecisionPolicy, LogKey, Peering, Side, Witness, encode_peering
+from ecot_protocol.domains.federation.transfers import Forward, Promise, Send
+from ecot_protocol.ledger.amounts import Rate, Rounding, share
 from ecot_protocol.ledger.entry_type import BOARD
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
@@ -182,7 +177,7 @@ def peering(first: FederatedKit, second: FederatedKit, **changes: Any) -> Peerin
         "rounding": first.ledger,
         "rules": 1,
         "sequence": 1,
-        "shared": ("clearing", "market"),
+        "shared": ("clearing", "market", "transit"),
         "status": "active",
         "sides": tuple(sorted((one.side(limit_minor) for one in (first, second)), key=lambda side: side.ledger)),
     }
@@ -214,33 +209,67 @@ def contract(
     **changes: Any,
 ) -> Contract:
     """Return a contract under the peering that both have; `amount_minor` is what the payee gets."""
-    row = payer.state.federation.peers[payee.ledger]
+    return path_contract((payer, payee), author, member, amount_minor, entry_id, **changes)
+
+
+def path_contract(
+    kits: Sequence[FederatedKit], author: Actor, member: bytes, amount_minor: int, entry_id: bytes, **changes: Any
+) -> Contract:
+    """Return a contract over a path, with the fees that its ledgers ask for; `decider` may be another than the payee's.
+
+    `hop` changes fields of the first hop, `decider` is the ledger that decides.
+    """
+    payer, payee = kits[0], kits[-1]
+    row = payer.state.federation.peers[kits[1].ledger]
+    decision = row.peering.decider(changes.pop("decider", payee.ledger)) or row.peering.deciders[0]
     salt = seed("salt" + entry_id.hex())
+    hops = path_hops(kits, amount_minor)
+    hops[0] = msgspec.structs.replace(hops[0], **changes.pop("hop", {}))
+    peerings = [one.state.federation.peers[two.ledger].peering for one, two in itertools.pairwise(kits)]
     fields: dict[str, Any] = {
+        "agents": tuple(kit.agent.public_key for kit in kits),
+        "decision": decision,
         "earliest_abort_ms": payer.now + 120_000,
         "entry": entry_id,
+        "hops": tuple(hops),
+        "path": tuple(kit.ledger for kit in kits),
         "payee": commit_member(salt, payee.ledger, member),
-        "payee_amount_minor": amount_minor,
-        "payee_ledger": payee.ledger,
-        "payee_unit": row.peering.side_of(payee.ledger).unit,
         "payer": commit_member(salt, payer.ledger, author.member),
-        "payer_amount_minor": row.peering.payer_amount(payer.ledger, amount_minor),
-        "payer_ledger": payer.ledger,
-        "payer_unit": row.peering.side_of(payer.ledger).unit,
-        "peering": row.statement,
+        "reverses": None,
+        "units": (
+            peerings[0].side_of(payer.ledger).unit,
+            *(terms.side_of(kit.ledger).unit for terms, kit in zip(peerings, kits[1:], strict=True)),
+        ),
     }
     return Contract(**(fields | changes))
 
 
+def path_hops(kits: Sequence[FederatedKit], amount_minor: int) -> list[Hop]:
+    """Return the hops of a path, each at its peering's rate, with the least fee in between."""
+    hops: list[Hop] = []
+    for source, target in reversed([*itertools.pairwise(kits)]):
+        row = source.state.federation.peers[target.ledger]
+        out_minor = row.peering.payer_amount(source.ledger, amount_minor)
+        hops.append(Hop(in_minor=amount_minor, out_minor=out_minor, peering=row.statement))
+        fee = source.state.coop.statutes_at(source.now)[1].federation.transit_fee
+        amount_minor = out_minor + share(out_minor, fee, Rounding.UP)
+    return hops[::-1]
+
+
+def opening_of(terms: Contract, member: bytes, memo: bytes | None = None) -> bytes:
+    """Return the sealed opening of a contract of this kit."""
+    salt = seed("salt" + terms.entry.hex())
+    opening = Opening(memo=memo, memo_salt=seed("memo" + terms.entry.hex()), payee=member, salt=salt)
+    return seal_opening(opening, terms.agents[-1], seed("ephemeral" + terms.entry.hex()))
+
+
 def send_payload(payer: FederatedKit, terms: Contract, member: bytes, **changes: Any) -> Send:
     """Return the payer's payload for a contract."""
-    salt = seed("salt" + terms.entry.hex())
     fields: dict[str, Any] = {
         "contract": encode_contract(terms),
         "memo": None,
-        "payee": member,
-        "payee_salt": salt,
-        "payer_salt": salt,
+        "opening": opening_of(terms, member),
+        "payer_salt": seed("salt" + terms.entry.hex()),
         "statutes_version": payer.state.coop.statutes_at(payer.now)[0],
         "total_minor": terms.payer_amount_minor,
     }
@@ -249,27 +278,51 @@ def send_payload(payer: FederatedKit, terms: Contract, member: bytes, **changes:
 
 def send(payer: FederatedKit, author: Actor, payee: FederatedKit, member: bytes, amount_minor: int) -> Contract:
     """Record a payer's entry; returns the contract."""
+    return send_over((payer, payee), author, member, amount_minor)
+
+
+def send_over(
+    kits: Sequence[FederatedKit], author: Actor, member: bytes, amount_minor: int, **changes: Any
+) -> Contract:
+    """Record a payer's entry for a transfer over a path; returns the contract."""
+    payer = kits[0]
     entry_id = payer.new_id()
-    terms = contract(payer, author, payee, member, amount_minor, entry_id)
+    terms = path_contract(kits, author, member, amount_minor, entry_id, **changes)
     payer.must("federation.send", send_payload(payer, terms, member), entry_id=entry_id, **payer.by(author))
     return terms
 
 
-def promise_payload(payer: FederatedKit, terms: Contract, member: bytes, index: int | None = None) -> Promise:
-    """Return the payee's payload, with the proof of the payer's record (the newest by default)."""
-    proof = RecordProof(
-        checkpoint=payer.head(),
-        inclusion=payer.inclusion(len(payer.records) - 1 if index is None else index),
-        log=payer.log,
+def promises_of(kits: Sequence[FederatedKit], terms: Contract) -> tuple[bytes, ...]:
+    """Return the signatures of these ledgers' agents over a contract."""
+    return tuple(sign_statement(kit.agent, encode_contract(terms)).signature for kit in kits)
+
+
+def forward_payload(before: Sequence[FederatedKit], terms: Contract, member: bytes) -> Forward:
+    """Return the payload of a ledger in between, with the promises of all before it."""
+    opening, promises = opening_of(terms, member), promises_of(before, terms)
+    return Forward(contract=encode_contract(terms), opening=opening, promises=promises)
+
+
+def promise_payload(payer: FederatedKit, terms: Contract, member: bytes, *others: FederatedKit) -> Promise:
+    """Return the payee's payload, with the promises of the payer's ledger and of the `others` between."""
+    return Promise(
+        contract=encode_contract(terms),
+        memo=None,
+        payee=member,
+        payee_salt=seed("salt" + terms.entry.hex()),
+        promises=promises_of((payer, *others), terms),
     )
-    return Promise(contract=encode_contract(terms), payee=member, sent=proof)
+
+
+def prepare_message(before: Sequence[FederatedKit], terms: Contract, member: bytes) -> Prepare:
+    """Return what the next ledger of a path is told."""
+    return Prepare(encode_contract(terms), opening_of(terms, member), promises_of(before, terms))
 
 
 def decide_payload(raw: bytes, outcome: str, **changes: Any) -> Decide:
-    """Return a decision of the deal with these bytes."""
-    from ecot_protocol.domains.federation.statements import deal_id
-
-    fields: dict[str, Any] = {"acceptances": (), "contract": raw, "outcome": outcome, "tid": deal_id(raw)}
+    """Return a decision of the deal with these bytes; it is shown to abort, or with acceptances."""
+    shown = raw if outcome == "abort" or "acceptances" in changes else None
+    fields: dict[str, Any] = {"acceptances": (), "contract": shown, "outcome": outcome, "tid": deal_id(raw)}
     return Decide(**(fields | changes))
 
 
@@ -287,6 +340,7 @@ def resolve_payload(
 
 
 __all__ = [
-    "DAY_MS", "ClearAccept", "FederatedKit", "LogTree", "contract", "decide_payload", "peer", "peered", "peering",
-    "policy", "promise_payload", "resolve_payload", "send", "send_payload", "statement_id",
+    "DAY_MS", "ClearAccept", "FederatedKit", "LogTree", "contract", "decide_payload", "forward_payload", "opening_of",
+    "path_contract", "path_hops", "peer", "peered", "peering", "policy", "prepare_message", "promise_payload",
+    "promises_of", "resolve_payload", "send", "send_over", "send_payload", "statement_id",
 ]  # fmt: skip

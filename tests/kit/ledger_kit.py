@@ -73,7 +73,12 @@ def statutes(**changes: Any) -> Statutes:
             College(code="partners", weight_bp=2_000),
         ),
         federation=FederationStatutes(
-            doubtful_delay_ms=30 * DAY_MS, export_cap_minor=None, import_cap_minor=None, transfer_abort_delay_ms=60_000
+            doubtful_delay_ms=30 * DAY_MS,
+            export_cap_minor=None,
+            import_cap_minor=None,
+            transfer_abort_delay_ms=60_000,
+            transit_fee=percent(1),
+            witnesses_off_path_min=0,
         ),
         governance=GovernanceStatutes(
             poll_max_duration_ms=60 * DAY_MS,

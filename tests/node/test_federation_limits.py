@@ -9,9 +9,8 @@ from ecot_node.federation.peer_limits import EVERY, NEW_ROUNDS, NEW_TRANSFERS, U
 from ecot_node.store.forks import MAX_FORKS_PER_ORIGIN, keep_fork
 from ecot_node.store.memory import MemoryDisk, MemoryStore
 from ecot_node.store.port import ForkProof
+from ecot_protocol.domains.federation.deals import deal_id
 from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Ask, Message, Offer, Prepare
-from ecot_protocol.domains.federation.proofs import Inclusion, RecordProof
-from ecot_protocol.domains.federation.statements import LogKey, deal_id
 
 
 def contract(number: int) -> bytes:
@@ -19,13 +18,11 @@ def contract(number: int) -> bytes:
 
 
 def prepare(number: int) -> Message:
-    inclusion = Inclusion(hashes=(), index=0, record=b"")
-    sent = RecordProof(checkpoint=b"", inclusion=inclusion, log=LogKey(origin="x", public_key=bytes(33)))
-    return Prepare(contract(number), bytes(16), sent)
+    return Prepare(contract(number), b"", (bytes(64),))
 
 
 def accepted(number: int) -> Message:
-    return Accepted(contract(number), bytes(64))
+    return Accepted(contract(number), (bytes(64),))
 
 
 def offer(number: int) -> Message:

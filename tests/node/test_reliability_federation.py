@@ -27,8 +27,8 @@ from ecot_client.posting import require_recorded
 from ecot_client.transport import Patience
 from ecot_node.ledger import boot
 from ecot_node.store.sqlite import SqliteStore
+from ecot_protocol.domains.federation.deals import deal_id
 from ecot_protocol.domains.federation.state import partner_account
-from ecot_protocol.domains.federation.statements import deal_id
 from ecot_protocol.machine import Machine
 from ecot_protocol.state import State
 

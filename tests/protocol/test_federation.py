@@ -15,6 +15,7 @@ from federation_kit import (
     peering,
     policy,
     promise_payload,
+    promises_of,
     resolve_payload,
     send,
     send_payload,
@@ -23,17 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_kit import DAY_MS, Actor
 
+from ecot_protocol.domains.federation.deals import DECISION_OPEN_MS, Contract, deal_id, encode_contract
 from ecot_protocol.domains.federation.peering import EndPeering, GiveUp
 from ecot_protocol.domains.federation.state import DOUBTFUL, PARTNER, partner_account
-from ecot_protocol.domains.federation.statements import (
-    DECISION_OPEN_MS,
-    Contract,
-    commit_member,
-    deal_id,
-    decode_peering,
-    encode_contract,
-    encode_peering,
-)
+from ecot_protocol.domains.federation.statements import decode_peering, encode_peering
 from ecot_protocol.domains.federation.transfers import Promise
 from ecot_protocol.domains.membership.acts import Exclude, GrantMandate
 from ecot_protocol.domains.membership.state import Mandate
@@ -41,6 +35,8 @@ from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.statement import sign_statement
 
 AMOUNT = 1_000
 
@@ -150,11 +146,13 @@ def test_nothing_can_be_decided_again_when_the_memory_of_decisions_has_retired(p
     later = pair.transfer()
     assert tid not in pair.sud.state.federation.decisions
     assert deal_id(encode_contract(later)) in pair.sud.state.federation.decisions
-    for outcome, code in (("abort", "deal_closed"), ("commit", "deal_closed")):
-        payload = decide_payload(encode_contract(terms), outcome)
-        assert pair.sud.refused("federation.decide", payload, **pair.sud.by_node()) == code
-    index = next(i for i, raw in enumerate(pair.nord.records) if encode_contract(terms) in raw)
-    payload = promise_payload(pair.nord, terms, pair.bob.member, index)
+    raw, promises = encode_contract(terms), promises_of((pair.nord, pair.sud), terms)
+    for payload in (
+        decide_payload(raw, "abort"),
+        decide_payload(raw, "commit", contract=raw, acceptances=promises),
+    ):
+        assert pair.sud.refused("federation.decide", payload, **pair.sud.by_node()) == "deal_closed"
+    payload = promise_payload(pair.nord, terms, pair.bob.member)
     assert pair.sud.refused("federation.promise", payload, **pair.sud.by_node()) == "promise_too_late"
 
 
@@ -300,26 +298,29 @@ def _ended(pair: Pair) -> tuple[Contract, dict[str, Any]]:
 def _one_way(pair: Pair) -> tuple[Contract, dict[str, Any]]:
     terms = peering(pair.nord, pair.sud, sequence=2, deciders=[policy(pair.nord, (pair.nord, pair.sud))])
     pair.nord.must("federation.peer", peered(terms, (pair.nord, pair.sud)), **pair.nord.by_board())
-    return _terms(pair), {}
+    return _terms(pair, decision=policy(pair.sud, (pair.nord, pair.sud))), {}
 
+
+_STRANGER = Signer(bytes(32)).public_key
 
 SEND_ROWS: list[tuple[str, Callable[[Pair], tuple[Contract, dict[str, Any]]]]] = [
     ("evidence_wrong", lambda pair: (_terms(pair), {"contract": b"\x80"})),
     ("contract_mismatch", lambda pair: (_terms(pair), {"payer_salt": bytes(32)})),
-    ("contract_mismatch", lambda pair: (_terms(pair), {"payee_salt": bytes(32)})),
-    ("contract_mismatch", lambda pair: (_terms(pair, payer_ledger=bytes(32)), {})),
+    ("contract_mismatch", lambda pair: (_terms(pair, path=(bytes(32), pair.sud.ledger)), {})),
     ("peer_unknown", _ended),
-    ("peering_superseded", lambda pair: (_terms(pair, peering=bytes(32)), {})),
+    ("peering_superseded", lambda pair: (_terms(pair, hop={"peering": bytes(32)}), {})),
     ("decider_not_accepted", _one_way),
-    ("contract_unit_wrong", lambda pair: (_terms(pair, payee_unit="EUR"), {})),
-    ("rate_mismatch", lambda pair: (_terms(pair, payer_amount_minor=AMOUNT - 1), {})),
+    ("contract_unit_wrong", lambda pair: (_terms(pair, units=("BART", "EUR")), {})),
+    ("rate_mismatch", lambda pair: (_terms(pair, hop={"out_minor": AMOUNT - 1}), {})),
     ("statutes_version_mismatch", lambda pair: (_terms(pair), {"statutes_version": 2})),
     ("total_mismatch", lambda pair: (_terms(pair), {"total_minor": AMOUNT + 1})),
+    ("agent_key_mismatch", lambda pair: (_terms(pair, agents=(pair.nord.agent.public_key, _STRANGER)), {})),
+    ("own_side_wrong", lambda pair: (_terms(pair, agents=(_STRANGER, pair.sud.agent.public_key)), {})),
     ("abort_time_out_of_range", lambda pair: (_terms(pair, earliest_abort_ms=pair.nord.now + 59_999), {})),
     ("abort_time_out_of_range", lambda pair: (_terms(pair, earliest_abort_ms=pair.nord.now + 32 * DAY_MS), {})),
     (
         "credit_limit_exceeded",
-        lambda pair: (_terms(pair, payee_amount_minor=500_001, payer_amount_minor=500_001), {"total_minor": 500_001}),
+        lambda pair: (_terms(pair, hop={"in_minor": 500_001, "out_minor": 500_001}), {}),
     ),
 ]
 
@@ -373,26 +374,12 @@ def _promise(pair: Pair, **changes: Any) -> Promise:
     return msgspec.structs.replace(promise_payload(pair.nord, pair.send(), pair.bob.member), **changes)
 
 
-def _other_log(pair: Pair) -> Promise:
-    good = _promise(pair)
-    return msgspec.structs.replace(good, sent=msgspec.structs.replace(good.sent, log=pair.sud.log))
-
-
-def _false_log(pair: Pair) -> Promise:
-    """The payer's node shows a record in a log that it signed with a key that the peering does not name."""
-    from ecot_protocol.wire.keys import Signer
-    from ecot_protocol.wire.note import NoteSigner
-
-    terms = pair.send()
-    pair.nord.log_signer = NoteSigner(pair.nord.origin, bytes(32))
-    good = promise_payload(pair.nord, terms, pair.bob.member)
-    log = msgspec.structs.replace(pair.nord.log, public_key=Signer(bytes(32)).public_key)
-    return msgspec.structs.replace(good, sent=msgspec.structs.replace(good.sent, log=log))
-
-
-def _other_record(pair: Pair) -> Promise:
-    good = _promise(pair)
-    return msgspec.structs.replace(good, sent=msgspec.structs.replace(good.sent, inclusion=pair.nord.inclusion(0)))
+def _false_agent(pair: Pair) -> Promise:
+    """The payer's node promises with a key that the peering does not name."""
+    terms = _terms(pair, agents=(_STRANGER, pair.sud.agent.public_key))
+    raw = encode_contract(terms)
+    promises = (sign_statement(Signer(bytes(32)), raw).signature,)
+    return msgspec.structs.replace(promise_payload(pair.nord, terms, pair.bob.member), promises=promises)
 
 
 def _repeated(pair: Pair) -> Promise:
@@ -408,16 +395,9 @@ def _late(pair: Pair) -> Promise:
 
 
 def _gone(pair: Pair) -> Promise:
-    terms = pair.send()
     stranger = bytes(16)
-    salt_terms = msgspec.structs.replace(terms, payee=commit_member(bytes(32), pair.sud.ledger, stranger))
-    entry_id = pair.nord.new_id()
-    salt_terms = msgspec.structs.replace(
-        salt_terms, entry=entry_id, payer=commit_member(bytes(32), pair.nord.ledger, pair.ada.member)
-    )
-    payload = send_payload(pair.nord, salt_terms, stranger, payee_salt=bytes(32), payer_salt=bytes(32))
-    pair.nord.must("federation.send", payload, entry_id=entry_id, **pair.nord.by(pair.ada))
-    return promise_payload(pair.nord, salt_terms, stranger)
+    terms = contract(pair.nord, pair.ada, pair.sud, stranger, AMOUNT, pair.nord.new_id())
+    return promise_payload(pair.nord, terms, stranger)
 
 
 def _far(pair: Pair) -> Promise:
@@ -442,12 +422,12 @@ def _parted(pair: Pair) -> Promise:
 
 
 PROMISE_ROWS: list[tuple[str, Callable[[Pair], Promise]]] = [
-    ("evidence_wrong", _other_log),
-    ("evidence_wrong", _other_record),
+    ("evidence_wrong", lambda pair: _promise(pair, promises=(bytes(64),))),
+    ("evidence_wrong", lambda pair: _promise(pair, promises=_promise(pair).promises * 2)),
     ("evidence_wrong", lambda pair: _promise(pair, contract=encode_contract(_terms(pair)))),
     ("contract_mismatch", lambda pair: _promise(pair, payee=bytes(16))),
     ("promise_repeated", _repeated),
-    ("log_key_mismatch", _false_log),
+    ("agent_key_mismatch", _false_agent),
     ("peer_unknown", _parted),
     ("peering_superseded", _superseded),
     ("promise_too_late", _late),
@@ -474,6 +454,10 @@ def test_a_decision_is_refused(pair: Pair) -> None:
     raw = encode_contract(terms)
     node = pair.sud.by_node()
     assert pair.sud.refused("federation.decide", decide_payload(raw, "commit"), **node) == "promise_missing"
+    alone = decide_payload(raw, "commit", contract=raw)
+    assert pair.sud.refused("federation.decide", alone, **node) == "evidence_wrong"
+    promised = decide_payload(raw, "commit", contract=raw, acceptances=promises_of((pair.nord, pair.sud), terms))
+    assert pair.sud.refused("federation.decide", promised, **node) == "promise_missing"
     unknown = decide_payload(raw, "abort", contract=None)
     assert pair.sud.refused("federation.decide", unknown, **node) == "promise_missing"
     false_tid = decide_payload(raw, "abort", tid=bytes(16))
@@ -482,7 +466,7 @@ def test_a_decision_is_refused(pair: Pair) -> None:
         pair.nord.refused("federation.decide", decide_payload(raw, "abort"), **pair.nord.by_node())
         == "decider_mismatch"
     )
-    stranger = encode_contract(msgspec.structs.replace(terms, payer_ledger=bytes(32)))
+    stranger = encode_contract(msgspec.structs.replace(terms, path=(bytes(32), pair.sud.ledger)))
     assert pair.sud.refused("federation.decide", decide_payload(stranger, "abort"), **node) == "peer_unknown"
     far = encode_contract(msgspec.structs.replace(terms, earliest_abort_ms=pair.sud.now + 63 * DAY_MS))
     assert pair.sud.refused("federation.decide", decide_payload(far, "abort"), **node) == "abort_time_out_of_range"

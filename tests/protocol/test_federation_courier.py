@@ -3,10 +3,11 @@
 
 import msgspec
 import pytest
-from federation_kit import FederatedKit, LogTree, decide_payload, peer, promise_payload, send
+from federation_kit import FederatedKit, LogTree, decide_payload, peer, prepare_message, promise_payload, send
 from ledger_kit import Actor
 
 from ecot_protocol.domains.federation.courier import Courier
+from ecot_protocol.domains.federation.deals import Contract, encode_contract, transfer_of
 from ecot_protocol.domains.federation.messages import (
     Ask,
     AskHead,
@@ -17,14 +18,13 @@ from ecot_protocol.domains.federation.messages import (
     Prepare,
     Problem,
     Push,
+    Refused,
     Stale,
     Unheard,
     decode_message,
     encode_message,
 )
 from ecot_protocol.domains.federation.outputs import Ahead, Append, Keep, KeepFork, Output, ReadRecord, Tell
-from ecot_protocol.domains.federation.statements import Contract, encode_contract
-from ecot_protocol.domains.federation.transfers import transfer_of
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
 from ecot_protocol.wire.witness import AddCheckpointRequest
@@ -141,8 +141,7 @@ def test_a_malformed_message_is_refused() -> None:
 
 def _prepare(desk: Desk) -> Prepare:
     terms = send(desk.nord, desk.ada, desk.sud, desk.bob.member, 100)
-    payload = promise_payload(desk.nord, terms, desk.bob.member)
-    return Prepare(payload.contract, payload.payee, payload.sent)
+    return prepare_message((desk.nord,), terms, desk.bob.member)
 
 
 def test_a_message_said_twice_makes_one_entry(desk: Desk) -> None:
@@ -153,8 +152,7 @@ def test_a_message_said_twice_makes_one_entry(desk: Desk) -> None:
 
 def test_a_false_proof_makes_no_entry(desk: Desk) -> None:
     good = _prepare(desk)
-    wrong = msgspec.structs.replace(good.sent.inclusion, index=good.sent.inclusion.index - 1)
-    message = Prepare(good.contract, good.payee, msgspec.structs.replace(good.sent, inclusion=wrong))
+    message = msgspec.structs.replace(good, promises=(bytes(64),))
     outputs = desk.hear(message)
     assert not [output for output in outputs if isinstance(output, Append)]
     assert isinstance(told(outputs)[0], Problem)
@@ -162,9 +160,11 @@ def test_a_false_proof_makes_no_entry(desk: Desk) -> None:
 
 def test_what_cannot_be_promised_is_aborted_at_once(desk: Desk) -> None:
     (append,) = [output for output in desk.hear(_prepare(desk)) if isinstance(output, Append)]
-    (abort,) = desk.courier.refused(append, "member_not_active", desk.sud.now)
+    told_why, abort = desk.courier.refused(append, "member_not_active", desk.sud.now)
     assert isinstance(abort, Append)
     assert abort.kind == "abort"
+    assert isinstance(told_why, Tell)
+    assert isinstance(told_why.message, Refused)
 
 
 def test_an_entry_refused_for_its_form_aborts_nothing(desk: Desk) -> None:

@@ -19,10 +19,10 @@ from ecot_protocol.domains.federation.clearing import (
     find_potentials,
     is_optimal,
 )
+from ecot_protocol.domains.federation.deals import Round, decode_deal, encode_contract, encode_round
 from ecot_protocol.domains.federation.peering import EndPeering
 from ecot_protocol.domains.federation.rounds import ClearAccept
 from ecot_protocol.domains.federation.state import partner_account
-from ecot_protocol.domains.federation.statements import Round, decode_deal, encode_contract, encode_round
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.statement import sign_statement
@@ -255,7 +255,7 @@ def test_a_round_is_committed_with_every_acceptance_only(ring: Ring) -> None:
         payload = decide_payload(raw, "commit", acceptances=wrong)
         assert decider.refused("federation.decide", payload, **node) == "evidence_wrong"
     bare = decide_payload(raw, "commit", contract=None)
-    assert decider.refused("federation.decide", bare, **node) == "promise_missing"
+    assert decider.refused("federation.decide", bare, **node) == "acceptances_missing"
     assert decider.refused("federation.decide", decide_payload(raw, "abort"), **node) == "abort_too_early"
     other = ring.kits[1]
     assert other.refused("federation.decide", full, **other.by_node()) == "decider_mismatch"

@@ -10,16 +10,17 @@ The invariants are P1 to P7 of docs/specification/federation.md; `World.check` l
 """
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
-from federation_kit import FederatedKit, contract, peer, policy, send_payload
+from federation_kit import FederatedKit, path_contract, peer, policy, send_payload
 from ledger_kit import MACHINE, Actor
 
 from ecot_protocol.domains.federation.clearing import Edge
 from ecot_protocol.domains.federation.courier import Courier
+from ecot_protocol.domains.federation.deals import Contract, Round, encode_round, transfer_of
 from ecot_protocol.domains.federation.facts import DealResolved
 from ecot_protocol.domains.federation.messages import (
     Accepted,
@@ -31,9 +32,8 @@ from ecot_protocol.domains.federation.messages import (
 )
 from ecot_protocol.domains.federation.outputs import Append, Keep, Output, ReadGrowth, ReadRecord, Tell
 from ecot_protocol.domains.federation.proofs import Inclusion, body_of
-from ecot_protocol.domains.federation.state import partner_account
-from ecot_protocol.domains.federation.statements import Round, encode_round
-from ecot_protocol.domains.federation.transfers import SEND_PAYLOAD, transfer_of
+from ecot_protocol.domains.federation.state import partner_account, transit_account
+from ecot_protocol.domains.federation.transfers import SEND_PAYLOAD
 from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.ledger.facts import Fact
 from ecot_protocol.ledger.reasons import Reason
@@ -45,7 +45,7 @@ SKEW_MS = 3_000
 CHAOS_MS = 120_000
 QUIET_MS = 900_000
 """Longest time that a healed federation may take until nothing is pending."""
-NAMES = ("nord", "sud", "est", "ouest")
+NAMES = ("nord", "sud", "est", "ouest", "mer", "mont")
 
 
 class Node:
@@ -188,8 +188,8 @@ class World:
 
     def __init__(self, seed_number: int, node_class: type[Node] = Node, *, with_crashes: bool = True) -> None:
         self.random = random.Random(seed_number)
-        self.count = self.random.choice((2, 2, 3, 3, 4))
-        self.is_at_par = self.count > 2 or self.random.random() < 0.5
+        self.count = self.random.choice((2, 2, 3, 3, 4, 4, 6))
+        self.is_at_par = self.random.random() < (0.7 if self.count > 2 else 0.5)
         self.with_crashes = with_crashes
         self.events: list[tuple[int, int, Callable[[], None]]] = []
         self.event_count = 0
@@ -202,6 +202,8 @@ class World:
         kits = [open_kit(name, raws) for name, raws in zip(NAMES, records, strict=False)]
         self.now = max(kit.state.received_at_ms for kit in kits) + 10_000
         self.start_ms = self.now
+        self.founded = {kit.ledger: kit for kit in (open_kit(*one) for one in zip(NAMES, records, strict=False))}
+        """Ledgers as they began: their peerings are known to everybody, be their node down."""
         self.nodes: dict[bytes, Node] = {}
         for kit, member in zip(kits, members, strict=True):
             node = node_class(self, kit, member, self.random.randint(-SKEW_MS, SKEW_MS))
@@ -243,24 +245,34 @@ class World:
             self.at(self.random.randint(0, CHAOS_MS), self.cut)
         for _ in range(self.random.randint(0, 4) if self.with_crashes else 0):
             self.at(self.random.randint(0, CHAOS_MS), self.crash)
-        if self.count > 2:
+        if self.count > 2 and self.is_at_par:
             for _ in range(6):
                 self.at(self.random.randint(20_000, CHAOS_MS), self.clear)
 
     def pay(self) -> None:
-        payer, payee = self.random.sample(list(self.nodes.values()), 2)
+        """Pay over a path of any length, whose decider is any ledger, mostly the payee's."""
+        nodes = self.random.sample(list(self.nodes.values()), self.random.randint(2, self.count))
+        payee = nodes[-1]
         member = payee.member.member if self.random.random() < 0.85 else self.random.randbytes(16)
-        self.pay_to(payer, payee, member, self.random.choice((7, 33, 333, 20_000, 60_000)))
+        decider = payee if self.random.random() < 0.4 else self.random.choice(list(self.nodes.values()))
+        self.pay_over(nodes, member, self.random.choice((7, 33, 333, 20_000, 60_000)), decider)
 
     def pay_to(self, payer: Node, payee: Node, member: bytes, amount_minor: int) -> None:
-        """Let the payer's member send an amount, if its node is up."""
+        """Let the payer's member pay somebody in a partner ledger, whose log decides."""
+        self.pay_over([payer, payee], member, amount_minor, payee)
+
+    def pay_over(self, nodes: list[Node], member: bytes, amount_minor: int, decider: Node) -> None:
+        """Let the first node's member send an amount over a path, if its node is up."""
+        payer = nodes[0]
         if not payer.is_up:
             return
         kit = payer.kit
         kit.now = max(payer.now, kit.state.received_at_ms)
         entry_id = kit.new_id()
-        abort_ms = kit.now + self.random.randint(60_000, 90_000)
-        terms = contract(kit, payer.member, payee.kit, member, amount_minor, entry_id, earliest_abort_ms=abort_ms)
+        abort_ms = kit.now + self.random.randint(60_000, 90_000) + 15_000 * (len(nodes) - 2)
+        changes = {"decider": decider.ledger, "earliest_abort_ms": abort_ms}
+        kits = [node.kit if node.is_up else self.founded[node.ledger] for node in nodes]
+        terms = path_contract(kits, payer.member, member, amount_minor, entry_id, **changes)
         payload = send_payload(kit, terms, member)
         entry = kit.entry("federation.send", payload, entry_id=entry_id, **kit.by(payer.member))
         if payer.submit(entry) is None:
@@ -378,6 +390,8 @@ class World:
         nodes = list(self.nodes.values())
         for node in nodes:
             assert not len(node.kit.state.accounts.reservations)
+            assert not len(node.kit.state.federation.pending)
+            self.check_transit(node)
             assert replay(node.kit.records).digest() == node.kit.state.digest(), "P4: replay differs"
         for first in nodes:
             for second in nodes:
@@ -401,23 +415,40 @@ class World:
         mine = first.kit.state.accounts.balance(partner_account(second.ledger, "BART"))
         theirs = second.kit.state.accounts.balance(partner_account(first.ledger, "BART"))
         if self.is_at_par:
-            assert mine == -theirs, "the mirror balances differ"
+            assert mine == -theirs, "P2: the mirror balances differ"
             return
-        moved = sum(amount for tid, amount in sent_amounts(first, second) if first.outcomes.get(tid) == "commit")
-        back = sum(amount for tid, amount in received_amounts(first, second) if first.outcomes.get(tid) == "commit")
-        assert mine == moved - back, "the balance is not what was agreed"
+        agreed = sum(agreed_minor(terms, first, second) for terms in self.committed(first))
+        assert mine == agreed, "P2: the balance is not what was agreed"
+
+    def check_transit(self, node: Node) -> None:
+        """P3: what passes a ledger leaves it with its fees, and nobody with more or less."""
+        fees = 0
+        for terms in self.committed(node):
+            position = terms.path.index(node.ledger) if node.ledger in terms.path else 0
+            if 0 < position < len(terms.hops):
+                fee_minor = terms.fee_minor(position)
+                assert fee_minor * 100 >= terms.hops[position].out_minor, "P3: less than the statutes ask for"
+                fees += fee_minor
+        assert node.kit.state.accounts.balance(transit_account("BART")) == fees, "P3: not the fees that were agreed"
+
+    def committed(self, node: Node) -> list[Contract]:
+        """Return the transfers that a ledger has posted."""
+        every = [pair for one in self.nodes.values() for pair in _contracts(one)]
+        return [terms for tid, terms in every if node.outcomes.get(tid) == "commit"]
 
 
-def sent_amounts(payer: Node, payee: Node) -> list[tuple[bytes, int]]:
-    """Return tid and amount, in the payer's unit, of what one ledger recorded for another."""
-    return [(tid, terms.payer_amount_minor) for tid, terms in _contracts(payer) if terms.payee_ledger == payee.ledger]
+def agreed_minor(terms: Contract, first: Node, second: Node) -> int:
+    """Return what a transfer moves from the first to the second, in the first's own unit."""
+    total = 0
+    for (source, target), hop in zip(itertools.pairwise(terms.path), terms.hops, strict=True):
+        if (source, target) == (first.ledger, second.ledger):
+            total += hop.out_minor
+        elif (source, target) == (second.ledger, first.ledger):
+            total -= hop.in_minor
+    return total
 
 
-def received_amounts(payee: Node, payer: Node) -> list[tuple[bytes, int]]:
-    return [(tid, terms.payee_amount_minor) for tid, terms in _contracts(payer) if terms.payee_ledger == payee.ledger]
-
-
-def _contracts(node: Node) -> list[tuple[bytes, Any]]:
+def _contracts(node: Node) -> list[tuple[bytes, Contract]]:
     found = []
     for record in node.kit.records:
         body = body_of(record)
@@ -470,7 +501,6 @@ class TimeoutNode(Node):
         super().tick()
         for tid, row in [*self.kit.state.federation.promises.items()]:
             if row.role == "payee":
-                self.posted[tid] = row.partners[0]
                 self.end(tid, "commit")
             elif self.now >= row.earliest_abort_ms:
                 self.end(tid, "abort")
@@ -492,7 +522,9 @@ class TimeoutNode(Node):
 
     def end(self, tid: bytes, outcome: str) -> None:
         state = self.kit.state
-        del state.federation.promises[tid]
+        row = state.federation.settle(tid)
+        if outcome == "commit" and row.role != "payer":
+            self.posted[tid] = row.partners[0]
         _ = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
         self.outcomes[tid] = outcome
 

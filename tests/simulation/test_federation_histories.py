@@ -8,6 +8,8 @@ from ecot_protocol.errors import RemoteProtocolError
 
 SEEDS = range(150)
 BATCH = 10
+ROUND_SEED = next(number for number in range(100) if World(number).count == 3 and World(number).is_at_par)
+PATH_SEED = next(number for number in range(100) if World(number).count == 4)
 
 
 @pytest.mark.parametrize("start", range(0, len(SEEDS), BATCH))
@@ -65,9 +67,40 @@ def test_a_crash_at_any_event_loses_nothing(node: int) -> None:
         assert len(world.outcomes()) <= 1
 
 
+def one_path(decider: int) -> World:
+    """A federation of four without bad luck, and a transfer from the first over the second to the third."""
+    world = World(PATH_SEED)
+    world.loss, world.start_ms = 0.0, world.now - CHAOS_MS
+    nodes = list(world.nodes.values())
+    world.pay_over(nodes[:3], nodes[2].member.member, 500, nodes[decider])
+    return world
+
+
+@pytest.mark.parametrize("decider", range(4))
+def test_a_crash_at_any_event_of_a_path_loses_nothing(decider: int) -> None:
+    crash_on_path(decider, 7)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("decider", range(4))
+def test_a_crash_at_every_event_of_a_path_loses_nothing(decider: int) -> None:
+    crash_on_path(decider, 1)
+
+
+def crash_on_path(decider: int, stride: int) -> None:
+    """Crash each node before every `stride`-th event of the transfer."""
+    calm = one_path(decider).live()
+    assert [*calm.outcomes().values()] == [["commit"] * 3]
+    for event in range(0, calm.lived, stride):
+        for node in range(4):
+            world = one_path(decider).live((event, node))
+            assert {one[0] for one in world.outcomes().values()} <= {"commit", "abort"}
+            assert len(world.outcomes()) <= 1
+
+
 def one_round() -> World:
     """A federation of three without bad luck: each owes the next; now a round clears it."""
-    world = World(0)
+    world = World(ROUND_SEED)
     world.loss, world.start_ms = 0.0, world.now - CHAOS_MS
     nodes = list(world.nodes.values())
     for payer, payee in zip(nodes, (*nodes[1:], nodes[0]), strict=True):

@@ -10,10 +10,11 @@ from ecot_client.entries import new_entry_id
 from ecot_client.errors import ProofFailed
 from ecot_client.models import LedgerInfo
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
+from ecot_protocol.domains.federation.deals import Contract, Draft, Hop, commit_member, encode_contract
+from ecot_protocol.domains.federation.openings import Opening, seal_opening
 from ecot_protocol.domains.federation.peering import Peered
 from ecot_protocol.domains.federation.statements import (
     FEDERATION_RULES,
-    Contract,
     DecisionPolicy,
     LogKey,
     Peering,
@@ -21,11 +22,10 @@ from ecot_protocol.domains.federation.statements import (
     Shared,
     Side,
     Witness,
-    commit_member,
-    encode_contract,
     encode_peering,
 )
 from ecot_protocol.domains.federation.transfers import Send
+from ecot_protocol.errors import LocalProtocolError
 from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.wire.encoding import Codec, Wire
 from ecot_protocol.wire.entry import SALT_SIZE_BYTES, Signature
@@ -158,30 +158,91 @@ def build_send(
         statutes_version: in force here.
         abort_after_ms: at least what the statutes ask for.
     """
-    entry_id = new_entry_id(now_ms)
-    payee_ledger = peering.other_side(payer_ledger).ledger
-    payer_salt, payee_salt = os.urandom(SALT_SIZE_BYTES), os.urandom(SALT_SIZE_BYTES)
-    payer_amount = peering.payer_amount(payer_ledger, payee_amount_minor)
-    contract = Contract(
-        earliest_abort_ms=now_ms + abort_after_ms,
-        entry=entry_id,
-        payee=commit_member(payee_salt, payee_ledger, payee),
-        payee_amount_minor=payee_amount_minor,
-        payee_ledger=payee_ledger,
-        payee_unit=peering.side_of(payee_ledger).unit,
-        payer=commit_member(payer_salt, payer_ledger, payer),
-        payer_amount_minor=payer_amount,
-        payer_ledger=payer_ledger,
-        payer_unit=peering.side_of(payer_ledger).unit,
+    draft = draft_direct(peering, payer_ledger, payee_amount_minor)
+    return build_send_over(
+        draft,
+        payer,
+        payee,
+        now_ms=now_ms,
+        statutes_version=statutes_version,
+        abort_after_ms=abort_after_ms,
+    )
+
+
+def draft_direct(peering: Peering, payer_ledger: bytes, payee_amount_minor: int) -> Draft:
+    """Return a transfer to a partner's member, before anybody is named; the partner's log decides.
+
+    Args:
+        peering: in force between the two ledgers.
+        payer_ledger: our ledger's id.
+        payee_amount_minor: what is to arrive, in the partner's unit.
+
+    Raises:
+        LocalProtocolError: the peering does not accept the partner's decisions.
+    """
+    payer, payee = peering.side_of(payer_ledger), peering.other_side(payer_ledger)
+    decision = peering.decider(payee.ledger)
+    if decision is None:
+        raise LocalProtocolError("the peering accepts no decisions of the payee's ledger")
+    hop = Hop(
+        in_minor=payee_amount_minor,
+        out_minor=peering.payer_amount(payer_ledger, payee_amount_minor),
         peering=statement_id(encode_peering(peering)),
     )
+    return Draft(
+        agents=(payer.agent, payee.agent),
+        decision=decision,
+        hops=(hop,),
+        path=(payer.ledger, payee.ledger),
+        units=(payer.unit, payee.unit),
+    )
+
+
+def build_send_over(
+    draft: Draft,
+    payer: bytes,
+    payee: bytes,
+    *,
+    now_ms: int,
+    statutes_version: int,
+    memo: str | None = None,
+    reverses: bytes | None = None,
+    abort_after_ms: int = ABORT_AFTER_MS,
+) -> tuple[bytes, Send]:
+    """Return the id and the payload of ``federation.send`` for a drafted transfer; its cost is `total_minor`.
+
+    Args:
+        draft: direct, or of a quote that was checked.
+        payer: our member.
+        payee: a member of the path's last ledger.
+        now_ms: the clock.
+        statutes_version: in force here.
+        memo: what the payee's ledger is told, sealed to it.
+        reverses: tid of an earlier transfer that this one gives back.
+        abort_after_ms: at least what the statutes ask for.
+    """
+    entry_id = new_entry_id(now_ms)
+    payer_salt, payee_salt = os.urandom(SALT_SIZE_BYTES), os.urandom(SALT_SIZE_BYTES)
+    contract = Contract(
+        agents=draft.agents,
+        decision=draft.decision,
+        earliest_abort_ms=now_ms + abort_after_ms,
+        entry=entry_id,
+        hops=draft.hops,
+        path=draft.path,
+        payee=commit_member(payee_salt, draft.path[-1], payee),
+        payer=commit_member(payer_salt, draft.path[0], payer),
+        reverses=reverses,
+        units=draft.units,
+    )
+    told = None if memo is None else memo.encode()
+    opening = Opening(memo=told, memo_salt=os.urandom(SALT_SIZE_BYTES), payee=payee, salt=payee_salt)
     send = Send(
         contract=encode_contract(contract),
         memo=None,
-        payee=payee,
-        payee_salt=payee_salt,
+        opening=seal_opening(opening, draft.agents[-1], os.urandom(SALT_SIZE_BYTES)),
         payer_salt=payer_salt,
         statutes_version=statutes_version,
-        total_minor=payer_amount,
+        total_minor=contract.payer_amount_minor,
     )
     return entry_id, send

@@ -628,6 +628,7 @@ class TransferInfo(Answer):
     role: str
     member: str
     partner: str
+    via: tuple[str, ...]
     unit: str
     amount_minor: int
     partner_unit: str

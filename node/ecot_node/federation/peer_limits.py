@@ -5,7 +5,8 @@ What is dropped is lost to nobody: whoever waits for something asks again, at a 
 above what partners who trade need, and the board ends a peering that is abused.
 
 - Of all messages, `EVERY`.
-- `Prepare` of a deal that we don't know: at worst each ends in an abort that our log remembers.
+- `Prepare`, `Accepted` and `AbortAsked` of a transfer that we don't know: at worst each ends in a decision that our log
+  remembers.
 - `Offer` and `Accepted` of a round that we don't know: at worst a promise or a decision.
 - `AbortAsked` of a round that we don't know: each is a recorded abort, until the round's own end.
 
@@ -18,8 +19,8 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
+from ecot_protocol.domains.federation.deals import deal_id, is_transfer
 from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Message, Offer, Prepare
-from ecot_protocol.domains.federation.statements import deal_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class PeerLimits:
     def _bucket_of(self, message: Message) -> Bucket | None:
         match message:
             case Prepare():
+                return self._transfers
+            case Accepted(contract) | AbortAsked(contract) if is_transfer(contract):
                 return self._transfers
             case Offer() | Accepted():
                 return self._rounds

@@ -384,7 +384,7 @@ class FederationService:
             self._courier = None
 
     async def _append_once(self, append: Append) -> None:
-        entry = Entry(append.body, (sign_body(self._agent, append.body),), ())
+        entry = Entry(append.body, (sign_body(self._agent, append.body),), append.attachments)
         courier = self._courier
         try:
             reply = await self._writer.submit((entry,))

@@ -81,6 +81,11 @@ class Signer:
         """Sign `message`; 64 bytes."""
         return crypto_sign(message, self._secret)[:crypto_sign_BYTES]
 
+    @property
+    def seed(self) -> bytes:
+        """The 32-byte seed (a secret): it also opens what was sealed to the key."""
+        return self._secret[:SEED_SIZE_BYTES]
+
 
 def is_signature_valid(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Tell whether `signature` (64 bytes) is the key's over `message`.

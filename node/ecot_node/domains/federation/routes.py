@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 import sqlalchemy as sa
 
 from ecot_node.domains.federation.solver import ClearingFailed, Debt, propose_flows
-from ecot_node.domains.federation.views import clearing_parts, clearings, transfers
+from ecot_node.domains.federation.views import clearing_parts, clearings, transfers, transits
 from ecot_node.domains.reading import Key, Row, fetch_page, may_read_member, refuse_unless
 from ecot_node.federation.port import PeerStatus
 from ecot_node.http.errors import Problem
@@ -34,16 +34,10 @@ from ecot_node.http.fields import (
     parse_hex,
 )
 from ecot_node.http.routes import AnyRoute, Request, Route
+from ecot_protocol.domains.federation.deals import Round, deal_id, encode_round
 from ecot_protocol.domains.federation.peering import find_own_side_problem
 from ecot_protocol.domains.federation.state import Peer, partner_account
-from ecot_protocol.domains.federation.statements import (
-    DecisionPolicy,
-    Round,
-    deal_id,
-    decode_peering,
-    encode_peering,
-    encode_round,
-)
+from ecot_protocol.domains.federation.statements import DecisionPolicy, decode_peering, encode_peering
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.state import State
 from ecot_protocol.wire.keys import Signer
@@ -109,16 +103,38 @@ class TransfersParams(Page, kw_only=True):
 
 
 class TransferReply(JsonReply):
-    """A transfer to (`role` ``payer``) or from (``payee``) another ledger; `index` opened it."""
+    """A transfer to (`role` ``payer``) or from (``payee``) another ledger; `index` opened it.
+
+    Attributes:
+        partner: the ledger at the other end, with its unit and amount.
+        via: the ledgers in between, from the payer's on.
+    """
 
     tid: IdHex
     role: Literal["payee", "payer"]
     member: IdHex
     partner: HashHex
+    via: tuple[HashHex, ...]
     unit: UnitCode
     amount_minor: Count
     partner_unit: UnitCode
     partner_amount_minor: Count
+    earliest_abort_ms: TimeMs
+    at_ms: TimeMs
+    status: TransferStatus
+    resolved_index: Count | None
+    index: Count
+
+
+class TransitReply(JsonReply):
+    """A transfer between others that this ledger hands on, from the partner `source` to the partner `target`."""
+
+    tid: IdHex
+    source: HashHex
+    target: HashHex
+    unit: UnitCode
+    amount_minor: Count
+    fee_minor: Count
     earliest_abort_ms: TimeMs
     at_ms: TimeMs
     status: TransferStatus
@@ -189,6 +205,7 @@ class ProposalsReply(JsonReply):
 
 _TRANSFERS: Final = sa.select(*transfers.c)
 _TRANSFER_KEY: Final = Key(transfers.c.opened_idx, is_newest_first=True)
+_TRANSIT_KEY: Final = Key(transits.c.opened_idx, is_newest_first=True)
 _CLEARING_KEY: Final = Key(clearings.c.opened_idx, is_newest_first=True)
 
 
@@ -214,10 +231,35 @@ def _transfer(row: Row) -> TransferReply:
         role=row.role,
         member=row.member.hex(),
         partner=row.partner.hex(),
+        via=tuple(row.via[start : start + 32].hex() for start in range(0, len(row.via), 32)),
         unit=row.unit,
         amount_minor=row.amount_minor,
         partner_unit=row.partner_unit,
         partner_amount_minor=row.partner_amount_minor,
+        earliest_abort_ms=row.earliest_abort_ms,
+        at_ms=row.opened_at_ms,
+        status=row.status,
+        resolved_index=row.resolved_idx,
+        index=row.opened_idx,
+    )
+
+
+async def list_transits(request: Request[Page, None]) -> Listing[TransitReply]:
+    """List transfers between others that were handed on here, newest first."""
+    refuse_unless(request.signed_in.is_officer)
+    async with request.context.views.connect() as connection:
+        page = await fetch_page(connection, request.params, sa.select(*transits.c), _TRANSIT_KEY)
+    return Listing(items=tuple(map(_transit, page.rows)), next=page.next, index=page.index)
+
+
+def _transit(row: Row) -> TransitReply:
+    return TransitReply(
+        tid=row.tid.hex(),
+        source=row.source.hex(),
+        target=row.target.hex(),
+        unit=row.unit,
+        amount_minor=row.amount_minor,
+        fee_minor=row.fee_minor,
         earliest_abort_ms=row.earliest_abort_ms,
         at_ms=row.opened_at_ms,
         status=row.status,
@@ -355,6 +397,16 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
             handler=list_transfers,
             params=TransfersParams,
             response=Listing[TransferReply],
+            errors=("cursor_malformed", "not_allowed"),
+        ),
+        Route(
+            method="GET",
+            path="/v1/transits",
+            summary="List transfers between others that are handed on here",
+            tag="federation",
+            handler=list_transits,
+            params=Page,
+            response=Listing[TransitReply],
             errors=("cursor_malformed", "not_allowed"),
         ),
         Route(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ecot_protocol.domains.federation.clearing import Edge, components, cycles, find_flow_problem, find_potentials
-from ecot_protocol.domains.federation.statements import MAX_EDGES
+from ecot_protocol.domains.federation.deals import MAX_EDGES
 from ecot_protocol.errors import EcotError
 from ecot_protocol.wire.encoding import MAX_INTEGER
 from ecot_protocol.wire.statement import MAX_LEDGERS

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Tables of the federation: transfers to and from other ledgers, clearing rounds, partners' mirrors deal by deal,
-peerings. Peers themselves are read from the state.
+"""Tables of the federation: transfers to and from other ledgers, transfers between others, clearing rounds, partners'
+mirrors deal by deal, peerings. Peers themselves are read from the state.
 """
 
 from typing import Final
@@ -22,6 +22,7 @@ transfers = sa.Table(
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("member", sa.LargeBinary, nullable=False, index=True),
     sa.Column("partner", sa.LargeBinary, nullable=False),
+    sa.Column("via", sa.LargeBinary, nullable=False),
     sa.Column("unit", sa.Text, nullable=False),
     sa.Column("amount_minor", sa.Integer, nullable=False),
     sa.Column("partner_unit", sa.Text, nullable=False),
@@ -31,7 +32,27 @@ transfers = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("resolved_idx", sa.Integer),
 )
-"""`role`: ``payer`` or ``payee``; `status`: ``pending``, ``commit``, ``abort`` or ``doubtful``."""
+"""`role`: ``payer`` or ``payee``; `partner`: the ledger at the other end; `via`: 32 bytes for each in between.
+
+`status`: ``pending``, ``commit``, ``abort`` or ``doubtful``.
+"""
+
+transits = sa.Table(
+    "transits",
+    METADATA,
+    sa.Column("opened_idx", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("tid", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("source", sa.LargeBinary, nullable=False),
+    sa.Column("target", sa.LargeBinary, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("amount_minor", sa.Integer, nullable=False),
+    sa.Column("fee_minor", sa.Integer, nullable=False),
+    sa.Column("earliest_abort_ms", sa.Integer, nullable=False),
+    sa.Column("opened_at_ms", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("resolved_idx", sa.Integer),
+)
+"""Transfers between others that our ledger handed on, from the partner `source` to the partner `target`."""
 
 clearings = sa.Table(
     "clearings",
@@ -114,6 +135,7 @@ _ADD_UP: Final = Change.of(
     )
 )
 _APPEND_TRANSFER: Final = Append.into(transfers)
+_APPEND_TRANSIT: Final = Append.into(transits)
 _APPEND_CLEARING: Final = Append.into(clearings)
 _APPEND_PART: Final = Append.into(clearing_parts)
 
@@ -127,7 +149,14 @@ def _set_status(table: sa.Table) -> Change:
 
 
 _SET_TRANSFER: Final = _set_status(transfers)
+_SET_TRANSIT: Final = _set_status(transits)
 _SET_CLEARING: Final = _set_status(clearings)
+_SET_BY_ROLE: Final = {
+    "clearing": _SET_CLEARING,
+    "payee": _SET_TRANSFER,
+    "payer": _SET_TRANSFER,
+    "transit": _SET_TRANSIT,
+}
 
 
 def _reserve(fact: facts.TransferReserved, entry: RecordedEntry, rows: Rows) -> None:
@@ -138,10 +167,28 @@ def _reserve(fact: facts.TransferReserved, entry: RecordedEntry, rows: Rows) -> 
         fact.role,
         fact.member,
         fact.partner,
+        b"".join(fact.via),
         fact.unit,
         fact.amount_minor,
         fact.partner_unit,
         fact.partner_amount_minor,
+        fact.earliest_abort_ms,
+        entry.received_at_ms,
+        "pending",
+        None,
+    )
+
+
+def _forward(fact: facts.TransferForwarded, entry: RecordedEntry, rows: Rows) -> None:
+    rows.append(
+        _APPEND_TRANSIT,
+        entry.index,
+        fact.tid,
+        fact.source,
+        fact.target,
+        fact.unit,
+        fact.amount_minor,
+        fact.fee_minor,
         fact.earliest_abort_ms,
         entry.received_at_ms,
         "pending",
@@ -176,12 +223,12 @@ def _resolve(fact: facts.DealResolved, entry: RecordedEntry, rows: Rows) -> None
     )
     if fact.outcome == "commit":
         rows.change(_ADD_UP, which=fact.tid)
-    change = _SET_CLEARING if fact.role == "clearing" else _SET_TRANSFER
-    rows.change(change, which=fact.tid, new_status=fact.outcome, resolved=entry.index)
+    rows.change(_SET_BY_ROLE[fact.role], which=fact.tid, new_status=fact.outcome, resolved=entry.index)
 
 
 def _doubt(fact: facts.DealDoubtful, entry: RecordedEntry, rows: Rows) -> None:
-    rows.change(_SET_TRANSFER, which=fact.tid, new_status="doubtful", resolved=entry.index)
+    for change in (_SET_TRANSFER, _SET_TRANSIT):  # it is in one of the two
+        rows.change(change, which=fact.tid, new_status="doubtful", resolved=entry.index)
 
 
 VIEWS: Final = DomainViews(
@@ -189,6 +236,7 @@ VIEWS: Final = DomainViews(
     projections={
         facts.TransferReserved: _reserve,
         facts.MirrorPromised: _promise_mirror,
+        facts.TransferForwarded: _forward,
         facts.RoundAccepted: _accept,
         facts.DealResolved: _resolve,
         facts.DealDoubtful: _doubt,

@@ -49,12 +49,18 @@ class FederationStatutes(Wire):
         export_cap_minor: the most that all partners together may owe us, of each unit; None: no cap.
         import_cap_minor: the most that we may owe all partners together, of each unit; None: no cap.
         transfer_abort_delay_ms: after a contract's opening, how long before its abort may be asked for.
+        transit_fee: share of what is handed on that the cooperative keeps, at least, of a transfer that it forwards;
+            rounded up.
+        witnesses_off_path_min: witnesses of a transfer that are no part of its path, at least. Those who gain nothing
+            by a decision have no reason to help to show one partner a commit and another an abort.
     """
 
     doubtful_delay_ms: Duration
     export_cap_minor: Count | None
     import_cap_minor: Count | None
     transfer_abort_delay_ms: Duration
+    transit_fee: Rate
+    witnesses_off_path_min: Annotated[int, msgspec.Meta(ge=0, le=16)]
 
 
 class GovernanceStatutes(Wire):
@@ -184,6 +190,8 @@ FORCE: Final[dict[str, Literal["at_start", "at_once"]]] = {
     "federation.export_cap_minor": "at_once",
     "federation.import_cap_minor": "at_once",
     "federation.transfer_abort_delay_ms": "at_start",
+    "federation.transit_fee": "at_once",
+    "federation.witnesses_off_path_min": "at_once",
     "governance.poll_max_duration_ms": "at_start",
     "governance.poll_min_duration_ms": "at_start",
     "governance.polls_opened_by": "at_once",
@@ -226,6 +234,7 @@ def find_statutes_problem(statutes: Statutes, units: Iterable[str]) -> str | Non
     known = set(units)
     checks = (
         ("colleges", _are_colleges_sound(statutes)),
+        ("federation.transit_fee", is_proper(statutes.federation.transit_fee)),
         ("governance.statutes_majority", is_proper(statutes.governance.statutes_majority)),
         ("governance.statutes_quorum", is_proper(statutes.governance.statutes_quorum)),
         ("governance.poll_min_duration_ms", _is_poll_duration_sound(statutes.governance)),

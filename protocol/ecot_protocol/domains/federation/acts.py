@@ -7,7 +7,7 @@ from ecot_protocol.domains.federation.decisions import DECIDE, RESOLVE
 from ecot_protocol.domains.federation.keys import FOLLOW_KEYS
 from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER, RESUME_PEERING, SUSPEND_PEERING
 from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT
-from ecot_protocol.domains.federation.transfers import PROMISE, SEND
+from ecot_protocol.domains.federation.transfers import FORWARD, PROMISE, SEND
 from ecot_protocol.ledger.entry_type import AnyEntryType
 
 FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
@@ -18,6 +18,7 @@ FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
     FOLLOW_KEYS,
     GIVE_UP,
     SEND,
+    FORWARD,
     PROMISE,
     CLEAR_ACCEPT,
     DECIDE,

@@ -2,10 +2,11 @@
 """``federation.decide`` and ``federation.resolve``: one decision in the decider's log, then post or void on its proof.
 
 - The first decision of a deal in its decider's log is the decision; `check` refuses a second one.
-- A transfer is committed only while its promise stands in the same log. A round is committed only with the signatures
-  of all participants' agents, each given once that participant's ledger had reserved its part.
-- An abort of what is promised here waits for the deal's earliest abort; what isn't can be aborted at once, because
-  the memory of the decision keeps a late promise out.
+- A deal is committed only with the signatures of the agents of all ledgers that it binds, each given once that ledger
+  had reserved its part. Where the decider is the payee's ledger, the promise that it recorded holds them all but its
+  own, and standing is enough. A decider that takes part commits only while its own promise stands.
+- An abort of what is promised here, to a payee or in a round, waits for the deal's earliest abort. What isn't, can be
+  aborted at once, because the memory of the decision keeps a late promise out.
 - A ledger, the decider's own included, resolves only on a record of the decision under a checkpoint that the decider's
   log has signed and the quorum of the deal's witnesses has cosigned.
 """
@@ -16,6 +17,14 @@ import msgspec
 
 from ecot_protocol.domains.coop.state import board_signs
 from ecot_protocol.domains.federation import facts
+from ecot_protocol.domains.federation.deals import (
+    ABORT_WINDOW_MS,
+    Contract,
+    Deal,
+    DealBytes,
+    SignatureBytes,
+    decode_deal,
+)
 from ecot_protocol.domains.federation.proofs import (
     CheckpointBytes,
     Inclusion,
@@ -25,19 +34,7 @@ from ecot_protocol.domains.federation.proofs import (
     require_included,
 )
 from ecot_protocol.domains.federation.state import Decided, FederationState, Outcome, Promised
-from ecot_protocol.domains.federation.statements import (
-    ABORT_WINDOW_MS,
-    MAX_WITNESSES,
-    Contract,
-    Deal,
-    DealBytes,
-    DecisionPolicy,
-    LogKey,
-    Round,
-    SignatureBytes,
-    Witness,
-    decode_deal,
-)
+from ecot_protocol.domains.federation.statements import MAX_WITNESSES, DecisionPolicy, LogKey, Witness
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.entry_type import BOARD, Act, EntryType, SignerRule, Visibility
@@ -54,9 +51,9 @@ class Decide(Wire):
     """Payload of ``federation.decide``, by the node of the ledger that a deal names as its decider.
 
     Attributes:
-        acceptances: signatures of the participants' agents over the round's statement, in its order, to commit a round;
-            else empty.
-        contract: statement of the deal; nil if its promise stands here and it is a transfer.
+        acceptances: signatures of the deal's agents over its statement, in its order, to commit it; empty to abort it,
+            or where the decider has promised a transfer to a payee of its own.
+        contract: statement of the deal; nil if its promise stands here and there are no acceptances.
         outcome: ``commit`` or ``abort``.
         tid: of the deal.
     """
@@ -95,8 +92,7 @@ def _decide_evidence(payload: Decide) -> Reason | None:
         return proof_wrong(error)
     if deal.tid != payload.tid:
         return Reason.of("evidence_wrong", problem="tid_wrong")
-    needs_all = isinstance(deal.terms, Round) and payload.outcome == "commit"
-    agents = deal.terms.agents if isinstance(deal.terms, Round) and needs_all else ()
+    agents = deal.terms.agents if payload.outcome == "commit" else ()
     if len(payload.acceptances) != len(agents):
         return Reason.of("evidence_wrong", problem="acceptances_incomplete")
     pairs = zip(agents, payload.acceptances, strict=True)
@@ -119,22 +115,24 @@ def _check_decide(state: FederationState, act: Act[Decide], at: int) -> Reason |
     if promised is None and deal is not None:
         return _check_unpromised(state, decide, deal, at)
     assert promised is not None
-    if decide.outcome == "commit" and promised.role == "clearing" and deal is None:
-        return Reason.of("promise_missing", tid=decide.tid.hex())
-    if decide.outcome == "abort" and at < promised.earliest_abort_ms:
+    if decide.outcome == "commit" and promised.role != "payee" and deal is None:
+        return Reason.of("acceptances_missing", tid=decide.tid.hex())
+    if decide.outcome == "abort" and promised.role in ("clearing", "payee") and at < promised.earliest_abort_ms:
         return Reason.of("abort_too_early", earliest_abort_ms=promised.earliest_abort_ms)
     return None
 
 
 def _check_unpromised(state: FederationState, decide: Decide, deal: Deal, at: int) -> Reason | None:
-    if isinstance(deal.terms, Contract) and deal.terms.payer_ledger not in state.federation.peers:
-        return Reason.of("peer_unknown", partner=deal.terms.payer_ledger.hex())
+    if isinstance(deal.terms, Contract):
+        known = {state.coop.founded.ledger, *state.federation.peers}
+        stranger = next((ledger for ledger in deal.ledgers if ledger not in known), None)
+        if stranger is not None:
+            return Reason.of("peer_unknown", partner=stranger.hex())
     if deal.earliest_abort_ms > at + 2 * ABORT_WINDOW_MS:  # it would be remembered for too long, and is in no hurry
         return Reason.of("abort_time_out_of_range", last_ms=at + 2 * ABORT_WINDOW_MS)
     if at >= deal.closes_at_ms:
         return Reason.of("deal_closed", closed_at_ms=deal.closes_at_ms)
-    takes_part = isinstance(deal.terms, Contract) or state.coop.founded.ledger in deal.ledgers
-    if decide.outcome == "commit" and takes_part:
+    if decide.outcome == "commit" and state.coop.founded.ledger in deal.ledgers:
         return Reason.of("promise_missing", tid=decide.tid.hex())
     return None
 
@@ -227,10 +225,7 @@ def _resolve(state: FederationState, act: Act[Resolve], _at: int) -> list[Fact]:
     result: list[Fact] = []
     for decision in act.payload.decisions:
         _, tid, outcome = read_decision(decision.record)
-        promised = state.federation.promises[tid]
-        del state.federation.promises[tid]
-        if promised.role == "clearing":
-            state.federation.settled[tid] = promised.earliest_abort_ms
+        promised = state.federation.settle(tid)
         resolved = facts.DealResolved(tid=tid, role=promised.role, outcome=outcome, decider=promised.decision.ledger)
         moved = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
         result += [resolved, *moved]
@@ -268,6 +263,7 @@ DECIDE: Final[EntryType[FederationState, Decide]] = EntryType(
         "peer_unknown",
         "abort_time_out_of_range",
         "deal_closed",
+        "acceptances_missing",
         "abort_too_early",
     ),
     parties=_decide_parties,

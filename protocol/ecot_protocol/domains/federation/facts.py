@@ -38,12 +38,16 @@ class PeeringResumed(Fact):
 
 
 class TransferReserved(Fact):
-    """A member's transfer to (`role` ``payer``) or from (``payee``) another ledger is promised here."""
+    """A member's transfer to (`role` ``payer``) or from (``payee``) another ledger is promised here.
+
+    `partner` is the ledger at the other end, `via` the ones in between, from the payer's on.
+    """
 
     tid: bytes
     role: str
     member: bytes
     partner: bytes
+    via: tuple[bytes, ...]
     unit: str
     amount_minor: int
     partner_unit: str
@@ -67,6 +71,18 @@ class MirrorPromised(Fact):
     partner: bytes
     own_minor: int
     partner_minor: int
+
+
+class TransferForwarded(Fact):
+    """A transfer between others is handed on: `amount_minor` from one partner to another, and the fee is ours."""
+
+    tid: bytes
+    source: bytes
+    target: bytes
+    unit: str
+    amount_minor: int
+    fee_minor: int
+    earliest_abort_ms: int
 
 
 class RoundAccepted(Fact):

@@ -12,9 +12,11 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ecot_protocol.domains.federation.deals import MAX_HOPS, MAX_PATH, DealBytes, SignatureBytes
 from ecot_protocol.domains.federation.mirrors import Tids
+from ecot_protocol.domains.federation.openings import Sealed
 from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, RecordProof
-from ecot_protocol.domains.federation.statements import DealBytes, KeyName, SignatureBytes
+from ecot_protocol.domains.federation.statements import KeyName
 from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
 from ecot_protocol.wire.encoding import Codec, Count, Hash, Id
 from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES
@@ -29,11 +31,14 @@ Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}$(?!\n)")]
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True, gc=False):
-    """The payer's node to the decider: this is reserved with us; promise it, or abort it."""
+    """To the next ledger of a path: this is reserved with all before you; promise your part, or refuse it.
+
+    `opening` is sealed to the last ledger; `promises` are the signatures of the agents before the receiver's.
+    """
 
     contract: DealBytes
-    payee: Id
-    sent: RecordProof
+    opening: Sealed
+    promises: Annotated[tuple[SignatureBytes, ...], msgspec.Meta(min_length=1, max_length=MAX_HOPS)]
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True, gc=False):
@@ -43,7 +48,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fi
 
 
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True, gc=False):
-    """The decider: known here, not decided yet; asking is enough from now on."""
+    """The decider, or the next ledger of the path: known here, not decided yet; asking the decider is enough now."""
 
     tid: Id
 
@@ -68,14 +73,14 @@ class Offer(msgspec.Struct, frozen=True, array_like=True, tag=6, forbid_unknown_
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True, gc=False):
-    """A participant to the decider: our part is reserved; the agent's signature over the round's statement."""
+    """To the decider: promises of a deal. Of a round the sender's own; of a transfer all, in the order of its path."""
 
     contract: DealBytes
-    signature: SignatureBytes
+    promises: Annotated[tuple[SignatureBytes, ...], msgspec.Meta(min_length=1, max_length=MAX_PATH)]
 
 
 class AbortAsked(msgspec.Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True, gc=False):
-    """A participant to the decider: the round's earliest abort has passed."""
+    """To the decider: end this deal, for its earliest abort has passed; or, from the payer's ledger, earlier."""
 
     contract: DealBytes
 
@@ -119,6 +124,14 @@ class Problem(msgspec.Struct, frozen=True, array_like=True, tag=14, forbid_unkno
 
     code: Code
     tid: Id | None
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True, gc=False):
+    """To the ledger before on a path: `ledger` will not take part, and why. Advice: what is promised stays promised."""
+
+    tid: Id
+    code: Code
+    ledger: Hash
 
 
 class MirrorShown(msgspec.Struct, frozen=True, array_like=True, tag=40, forbid_unknown_fields=True, gc=False):
@@ -206,6 +219,7 @@ Message = (
     | AskHead
     | Head
     | Problem
+    | Refused
     | MirrorShown
     | AskMirror
     | AskMoves

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ecot_protocol.domains.federation.messages import Message
+from ecot_protocol.wire.entry import Attachment
 
-AppendKind = Literal["abort", "accept", "commit", "promise", "resolve"]
+AppendKind = Literal["abort", "accept", "commit", "forward", "promise", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Append:
     kind: AppendKind
     tids: tuple[bytes, ...]
     body: bytes
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
   other. A peering that both have suspended is resumed by a statement of both.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,7 +15,14 @@ import msgspec
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER, board_signs
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.proofs import proof_wrong
-from ecot_protocol.domains.federation.state import DOUBTFUL, FederationState, Peer, partner_account
+from ecot_protocol.domains.federation.state import (
+    DOUBTFUL,
+    FederationState,
+    Peer,
+    Promised,
+    partner_account,
+    transit_account,
+)
 from ecot_protocol.domains.federation.statements import FEDERATION_RULES, Peering, Side, decode_peering
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import AccountKey, Leg
@@ -153,10 +161,14 @@ def _open_accounts(state: FederationState, peering: Peering) -> list[Fact]:
     upper_minor = min(share(other.limit_minor, peering.rate_to(ledger), Rounding.UP), MAX_INTEGER)
     partner = partner_account(other.ledger, own.unit)
     doubtful = partner_account(other.ledger, own.unit, DOUBTFUL)
-    return [
+    opened = [
         state.accounts.open(partner, lower_minor=-own.limit_minor, upper_minor=upper_minor),
         state.accounts.open(doubtful, lower_minor=None, upper_minor=None),
     ]
+    transit = transit_account(own.unit)
+    if transit not in state.accounts.rows:
+        opened.append(state.accounts.open(transit, lower_minor=None, upper_minor=None))
+    return opened
 
 
 def _check_end(state: FederationState, act: Act[EndPeering], _at: int) -> Reason | None:
@@ -206,29 +218,45 @@ def _check_give_up(state: FederationState, act: Act[GiveUp], at: int) -> Reason 
     promised = state.federation.promises.get(act.payload.tid)
     if promised is None or promised.role == "clearing" or promised.is_doubtful:
         return Reason.of("promise_missing", tid=act.payload.tid.hex())
-    peer = state.federation.peers[promised.partners[0]]
     delay_ms = state.coop.statutes_at(at)[1].federation.doubtful_delay_ms
-    if peer.ended_at_ms is None or at < peer.ended_at_ms + delay_ms:
+    if not _lost_partners(state, promised, at):
         return Reason.of("give_up_too_early", delay_ms=delay_ms)
     return None
 
 
-def _give_up(state: FederationState, act: Act[GiveUp], _at: int) -> list[Fact]:
+def _lost_partners(state: FederationState, promised: Promised, at: int) -> list[bytes]:
+    """Return the partners of a transfer whose peering ended long enough ago."""
+    delay_ms = state.coop.statutes_at(at)[1].federation.doubtful_delay_ms
+    ended = [(partner, state.federation.peers[partner].ended_at_ms) for partner in promised.partners]
+    return [partner for partner, ended_at_ms in ended if ended_at_ms is not None and at >= ended_at_ms + delay_ms]
+
+
+def _give_up(state: FederationState, act: Act[GiveUp], at: int) -> list[Fact]:
     tid = act.payload.tid
     promised = state.federation.promises[tid]
-    partner = promised.partners[0]
-    legs = [_doubtful(leg, partner) for leg in state.accounts.reservations[tid].legs]
+    lost = _lost_partners(state, promised, at)
+    replaced = _doubtful_members(lost[0]) if promised.role != "transit" else _doubtful_partners(lost)
+    legs = [
+        Leg(replaced(leg.payer), replaced(leg.payee), leg.amount_minor, leg.reason)
+        for leg in state.accounts.reservations[tid].legs
+    ]
     state.federation.promises[tid] = msgspec.structs.replace(promised, is_doubtful=True)
-    # The partner's account promises what it did before, and the doubtful account has no limits.
+    # Each account promises what it did before or less, and the doubtful ones have no limits.
     moved = [*state.accounts.void(tid), *state.accounts.reserve(tid, legs)]
-    return [*moved, facts.DealDoubtful(tid=tid, partner=partner)]
+    return [*moved, facts.DealDoubtful(tid=tid, partner=lost[0])]
 
 
-def _doubtful(leg: Leg, partner: bytes) -> Leg:
-    def replaced(key: AccountKey) -> AccountKey:
-        return key if key.owner == partner[:16] else partner_account(partner, key.unit, DOUBTFUL)
+def _doubtful_members(partner: bytes) -> Callable[[AccountKey], AccountKey]:
+    """At an end of the path the member is freed: the doubtful account takes its place, the partner's stays."""
+    return lambda key: key if key.owner == partner[:16] else partner_account(partner, key.unit, DOUBTFUL)
 
-    return Leg(replaced(leg.payer), replaced(leg.payee), leg.amount_minor, leg.reason)
+
+def _doubtful_partners(lost: list[bytes]) -> Callable[[AccountKey], AccountKey]:
+    """In between, what goes to or comes from a lost partner is doubtful; the other partner's account stays as it is,
+    for its ledger has promised the same.
+    """
+    owners = {partner[:16]: partner for partner in lost}
+    return lambda key: partner_account(owners[key.owner], key.unit, DOUBTFUL) if key.owner in owners else key
 
 
 def _parties_of_promise(state: FederationState, act: Act[GiveUp]) -> tuple[bytes, ...]:

@@ -12,10 +12,11 @@ from typing import Final
 
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.clearing import is_optimal
+from ecot_protocol.domains.federation.deals import ABORT_WINDOW_MS, Deal, DealBytes, Round, decode_deal
 from ecot_protocol.domains.federation.limits import RESERVE_REASONS, check_reserve
 from ecot_protocol.domains.federation.proofs import proof_wrong
 from ecot_protocol.domains.federation.state import FederationState, Promised, partner_account
-from ecot_protocol.domains.federation.statements import ABORT_WINDOW_MS, Deal, DealBytes, Peering, Round, decode_deal
+from ecot_protocol.domains.federation.statements import Peering
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import Leg
@@ -86,7 +87,10 @@ def _check(state: FederationState, act: Act[ClearAccept], at: int) -> Reason | N
     for partner, amount_minor in cleared.items():
         if not _is_owed(state, partner, terms.unit, amount_minor):
             return Reason.of("debt_too_small", partner=partner.hex(), amount_minor=abs(amount_minor))
-    return check_reserve(state, _legs(terms.unit, cleared), at) if cleared else Reason.of("round_not_ours")
+    if not cleared:
+        return Reason.of("round_not_ours")
+    reason = state.federation.check_pending(cleared)
+    return reason or check_reserve(state, _legs(terms.unit, cleared), at)
 
 
 def _check_powers(state: FederationState, deal: Deal, terms: Round, partner: bytes) -> Reason | None:
@@ -134,10 +138,9 @@ def _legs(unit: str, cleared: dict[bytes, int]) -> tuple[Leg, ...]:
 
 
 def _effect(state: FederationState, act: Act[ClearAccept], at: int) -> list[Fact]:
-    state.federation.forget_settled(at)
     deal, terms = round_of(act.payload.contract)
     cleared = cleared_of(state.coop.founded.ledger, deal, terms)
-    state.federation.promises[deal.tid] = Promised(
+    promised = Promised(
         closes_at_ms=deal.closes_at_ms,
         decision=terms.decision,
         earliest_abort_ms=deal.earliest_abort_ms,
@@ -146,6 +149,7 @@ def _effect(state: FederationState, act: Act[ClearAccept], at: int) -> list[Fact
         partners=tuple(sorted(cleared)),
         role="clearing",
     )
+    state.federation.promise(deal.tid, promised, at)
     accepted = facts.RoundAccepted(tid=deal.tid, unit=terms.unit, cleared=tuple(cleared.items()))
     mirrors = [
         facts.MirrorPromised(tid=deal.tid, partner=partner, own_minor=-amount, partner_minor=amount)
@@ -176,6 +180,7 @@ CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(
         "abort_time_out_of_range",
         "debt_too_small",
         "round_not_ours",
+        "too_many_pending",
         *RESERVE_REASONS,
     ),
 )

@@ -10,19 +10,24 @@ Retirement:
   closing on no decision without a promise: so nothing that was decided can be decided again. Decisions go in the order
   in which they were recorded, when a later one is recorded.
 - A round that was resolved here is remembered until its earliest abort, from when it can't be accepted any more: or a
-  repeated offer would clear it twice. (A transfer needs no such memory: its payer's entry has an id that was used, its
-  payee's ledger remembers the decision.) These go in the order of their resolution, when a later round is accepted.
+  repeated offer would clear it twice. The same holds for a transfer that was forwarded here, or promised to a payee
+  while another ledger decides: the signatures that a decider has seen would commit it again. (The payer's ledger needs
+  no such memory: its entry has an id that was used.) These go in the order of their resolution, when a later deal is
+  promised.
+- How many promises stand with each partner is counted; a row goes with the last of them.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
-from ecot_protocol.domains.coop.state import CoopSlice
+from ecot_protocol.domains.coop.state import CoopSlice, own_account
 from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering, PeeringStatus
 from ecot_protocol.domains.membership.state import MembershipSlice
 from ecot_protocol.domains.trade.state import BARTER
 from ecot_protocol.ledger.accounts import AccountKey, Accounts
+from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.ledger.table import Table
 from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
 
@@ -32,7 +37,11 @@ DOUBTFUL: Final = "doubtful"
 """Purpose of the account that takes the member's place in a deal that was given up."""
 
 Outcome = Literal["abort", "commit"]
-Role = Literal["clearing", "payee", "payer"]
+Role = Literal["clearing", "payee", "payer", "transit"]
+MAX_PENDING: Final = 4_096
+"""Promises that may stand unresolved with one partner; more are refused, whatever their amounts."""
+TRANSIT: Final = "transit"
+"""Purpose of the cooperative's account that takes the fees of transfers that it forwards."""
 
 
 class Peer(Wire):
@@ -66,7 +75,8 @@ class Promised(Wire):
         decision: whose decision counts, as agreed when the deal was recorded.
         index: of the record that made the promise.
         is_doubtful: the board gave it up; the reservation is on the doubtful account.
-        partners: the other ledgers with whose accounts it deals, ascending.
+        partners: the other ledgers with whose accounts it deals: of a transfer in the order of its path, of a round
+            ascending.
         role: our side of it.
     """
 
@@ -90,17 +100,18 @@ class Decided(Wire):
 class FederationSlice:
     """State of the domain."""
 
-    __slots__ = ("decisions", "peers", "promises", "settled")
+    __slots__ = ("decisions", "peers", "pending", "promises", "settled")
 
     def __init__(self) -> None:
         self.peers: Table[bytes, Peer] = Table("federation.peers", Hash, Peer)
         self.promises: Table[bytes, Promised] = Table("federation.promises", Id, Promised)
+        self.pending: Table[bytes, int] = Table("federation.pending", Hash, Count)
         self.decisions: Table[bytes, Decided] = Table("federation.decisions", Id, Decided)
         self.settled: Table[bytes, int] = Table("federation.settled", Id, Count)
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        return (self.peers, self.promises, self.decisions, self.settled)  # type: ignore[return-value]
+        return (self.peers, self.promises, self.pending, self.decisions, self.settled)  # type: ignore[return-value]
 
     def active_peer(self, ledger: bytes) -> Peer | None:
         """Return the peer with whom new deals can be made, if this ledger is one."""
@@ -112,6 +123,34 @@ class FederationSlice:
         peer = self.peers.get(ledger)
         return peer if peer is not None and peer.status != "ended" else None
 
+    def check_pending(self, partners: Iterable[bytes]) -> Reason | None:
+        """Refuse one more promise with a partner that has too many: ``too_many_pending``."""
+        for partner in partners:
+            if self.pending.get(partner, 0) >= MAX_PENDING:
+                return Reason.of("too_many_pending", partner=partner.hex(), maximum=MAX_PENDING)
+        return None
+
+    def promise(self, tid: bytes, promised: Promised, at: int) -> None:
+        """Remember a promise, and forget rounds and transfers that nobody can repeat any more."""
+        self._forget_settled(at)
+        self.promises[tid] = promised
+        for partner in promised.partners:
+            self.pending[partner] = self.pending.get(partner, 0) + 1
+
+    def settle(self, tid: bytes) -> Promised:
+        """Forget a promise that is resolved; remember its deal as long as it could be promised again."""
+        promised = self.promises[tid]
+        del self.promises[tid]
+        for partner in promised.partners:
+            left = self.pending[partner] - 1
+            if left:
+                self.pending[partner] = left
+            else:
+                del self.pending[partner]
+        if promised.role != "payer" and tid not in self.decisions:
+            self.settled[tid] = promised.earliest_abort_ms
+        return promised
+
     def forget_decisions(self, at: int) -> None:
         """Retire decisions from the oldest on, as long as each is closed and its promise gone."""
         over = []
@@ -122,8 +161,8 @@ class FederationSlice:
         for tid in over:
             del self.decisions[tid]
 
-    def forget_settled(self, at: int) -> None:
-        """Retire resolved rounds from the oldest on, as long as their earliest abort has passed."""
+    def _forget_settled(self, at: int) -> None:
+        """Retire resolved deals from the oldest on, as long as their earliest abort has passed."""
         over = []
         for tid, earliest_abort_ms in self.settled.items():
             if earliest_abort_ms > at:
@@ -145,6 +184,11 @@ class FederationState(Protocol):
 def partner_account(ledger: bytes, unit: str, purpose: str = PARTNER) -> AccountKey:
     """Return the account of a partner ledger (32 bytes); its owner is the first half of the id."""
     return AccountKey(ledger[:16], unit, purpose)
+
+
+def transit_account(unit: str) -> AccountKey:
+    """Return the cooperative's account for fees of what it forwards."""
+    return own_account(unit, TRANSIT)
 
 
 def member_account(member: bytes, unit: str) -> AccountKey:

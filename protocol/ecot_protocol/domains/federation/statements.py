@@ -1,48 +1,33 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What cooperatives sign together: the peering, the contract of a transfer, the round of a clearing.
+"""What two cooperatives sign together: the peering, with the logs whose decisions both accept.
 
-Each is the payload of a `Statement` (`ecot_protocol.wire.statement`); its id says everything that was agreed.
+It is the payload of a `Statement` (`ecot_protocol.wire.statement`); its id says everything that was agreed. What is
+agreed under peerings, transfers and rounds, is in `ecot_protocol.domains.federation.deals`.
 
-- A transfer or a round (both are *deals*) is known by its *tid*: 16 bytes of the id of its statement. So a
-  tid stands for one text, and nobody can show two texts under it.
-- A deal names ONE log that decides it, with the key of the log, the witnesses and how many of them must have cosigned
-  the checkpoint that shows the decision. Any two quorums meet, so that two histories of a log cannot both have one.
-- Members are named by commitments HMAC(salt, ledger + member): whoever isn't at an end learns nothing.
-- The two amounts of a transfer follow from each other: ``payer = payee x rate``, rounded in favour of the ledger that
-  the peering names as the owner of the rounding.
+- A decision policy names ONE log, with its key, the witnesses and how many of them must have cosigned the checkpoint
+  that shows a decision. Any two quorums meet, so that two histories of a log cannot both have one.
+- The two amounts of a hop follow from each other: ``payer = payee x rate``, rounded in favour of the ledger that the
+  peering names as the owner of the rounding.
 """
 
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ecot_protocol.domains.federation.clearing import Edge, find_flow_problem
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.amounts import Rate, Rounding, share
-from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, Integer, Positive, UnitCode, Wire, encode
-from ecot_protocol.wire.entry import commitment
+from ecot_protocol.wire.encoding import Codec, Count, Hash, Positive, UnitCode, Wire, encode
 from ecot_protocol.wire.keys import MlDsaKey, PublicKey, is_ml_dsa_key, is_public_key
 from ecot_protocol.wire.note_key import KeyType, NoteVerifier
-from ecot_protocol.wire.statement import STATEMENT, Statement, decode_statement, statement_id
+from ecot_protocol.wire.statement import STATEMENT, Statement, decode_statement
 
 FEDERATION_RULES: Final = 1
 """The number of the rules of this page; a peering names it."""
-MAX_DEAL_SIZE_BYTES: Final = 16_384
-"""Longest statement of a deal: its decision must fit into the records of others, proofs included."""
 MAX_WITNESSES: Final = 16
 MAX_DECIDERS: Final = 16
-MAX_EDGES: Final = 512
-ABORT_WINDOW_MS: Final = 31 * 86_400_000
-"""Latest possible earliest abort, after the earliest possible one."""
-MAX_TIME_MS: Final = 2**48 - 1
-"""Latest time that an id can hold."""
-DECISION_OPEN_MS: Final = 400 * 86_400_000
-"""For so long after its earliest abort a deal can be decided; then the memory of decisions may retire."""
 
 KeyName = Annotated[str, msgspec.Meta(pattern=r"^[!-*,-~]{1,300}$(?!\n)")]
 """The name of a key on signed notes: printable ASCII without space and plus."""
-DealBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_DEAL_SIZE_BYTES)]
-SignatureBytes = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 Shared = Literal["catalogue", "clearing", "directory", "guide", "market", "transit"]
 PeeringStatus = Literal["active", "ended", "suspended"]
 
@@ -127,7 +112,8 @@ class Peering(Wire):
         sequence: from 1; a higher one replaces the peering.
         shared: what the two show each other, ascending. ``clearing`` is a power: the nodes may accept rounds of
             clearing for this peering, under its deciders, without asking their boards again. ``transit`` is another:
-            transfers between others may pass over this peering.
+            they may forward transfers from and to this partner, for the fee of their statutes. ``directory``: they
+            show each other their members.
         sides: ascending by ledger.
         status: ``active``; ``suspended``: nothing new until another statement; ``ended``.
     """
@@ -165,109 +151,16 @@ class Peering(Wire):
         return Rate(denominator=self.rate.numerator, numerator=self.rate.denominator)
 
 
-class Contract(Wire):
-    """A transfer between two peered ledgers; the payee's decides.
-
-    Attributes:
-        earliest_abort_ms: from then on a promise is refused and an abort may be asked for; milliseconds since 1970.
-        entry: id of the payer's entry, which makes the contract unique.
-        payee, payer: commitments of the two members (`commit_member`).
-        payee_amount_minor, payer_amount_minor: each in its ledger's own unit.
-        payee_ledger, payer_ledger: ids.
-        payee_unit, payer_unit: units of the two sides.
-        peering: id of the peering statement that it rests on.
-    """
-
-    earliest_abort_ms: Count
-    entry: Id
-    payee: Hash
-    payee_amount_minor: Positive
-    payee_ledger: Hash
-    payee_unit: UnitCode
-    payer: Hash
-    payer_amount_minor: Positive
-    payer_ledger: Hash
-    payer_unit: UnitCode
-    peering: Hash
-
-
-class Round(Wire):
-    """A clearing of what ledgers owe each other in one unit, so that nobody's net position changes.
-
-    Attributes:
-        agents: agent keys of the participants, in the order of the statement's ledgers.
-        decision: who decides.
-        earliest_abort_ms: as in a contract.
-        edges: debts between participants (their places in the statement's ledgers) and what of each is cleared.
-        nonce: 16 bytes that tell two like rounds apart.
-        potentials: empty, or one integer a participant: the proof that no flow clears more (`clearing.is_optimal`).
-        unit: of all amounts.
-    """
-
-    agents: Annotated[tuple[PublicKey, ...], msgspec.Meta(min_length=2, max_length=64)]
-    decision: DecisionPolicy
-    earliest_abort_ms: Count
-    edges: Annotated[tuple[Edge, ...], msgspec.Meta(min_length=2, max_length=MAX_EDGES)]
-    nonce: Id
-    potentials: Annotated[tuple[Integer, ...], msgspec.Meta(max_length=64)]
-    unit: UnitCode
-
-
 PEERING: Final = Codec(Peering)
-CONTRACT: Final = Codec(Contract)
-ROUND: Final = Codec(Round)
-
-
-class Deal(NamedTuple):
-    """What holds for contracts and rounds alike.
-
-    Attributes:
-        tid: 16 bytes.
-        ledgers: bound by it, ascending.
-        decider: ledger whose log decides.
-        earliest_abort_ms: milliseconds since 1970.
-        terms: the contract or round.
-    """
-
-    tid: bytes
-    ledgers: tuple[bytes, ...]
-    decider: bytes
-    earliest_abort_ms: int
-    terms: Contract | Round
-
-    @property
-    def closes_at_ms(self) -> int:
-        """When it can no longer be decided (unless a promise stands)."""
-        return self.earliest_abort_ms + DECISION_OPEN_MS
-
-
-def deal_id(raw: bytes) -> bytes:
-    """Return the 16-byte tid of an encoded deal: of the hash, with version 8 of UUIDs, so that no entry has this id."""
-    raw_id = statement_id(raw)[:16]
-    return raw_id[:6] + bytes((0x80 | raw_id[6] & 0x0F, raw_id[7], 0x80 | raw_id[8] & 0x3F)) + raw_id[9:]
-
-
-def commit_member(salt: bytes, ledger: bytes, member: bytes) -> bytes:
-    """Return the commitment that stands for a member in a contract; `salt` is 32 random bytes used once."""
-    return commitment(salt, ledger + member)
 
 
 def encode_peering(peering: Peering) -> bytes:
     """Return the statement of a peering, to be signed by both agents."""
-    return _encode("peering", peering, tuple(side.ledger for side in peering.sides))
+    return encode_terms("peering", peering, tuple(side.ledger for side in peering.sides))
 
 
-def encode_contract(contract: Contract) -> bytes:
-    """Return the statement of a contract."""
-    return _encode("transfer", contract, tuple(sorted((contract.payer_ledger, contract.payee_ledger))))
-
-
-def encode_round(terms: Round, ledgers: tuple[bytes, ...]) -> bytes:
-    """Return the statement of a round between `ledgers` (ascending)."""
-    return _encode("clearing", terms, ledgers)
-
-
-def _encode(kind: str, payload: Wire, ledgers: tuple[bytes, ...]) -> bytes:
+def encode_terms(kind: str, payload: Wire, ledgers: tuple[bytes, ...]) -> bytes:
+    """Return the statement that binds `ledgers` (ascending) to a payload."""
     return STATEMENT.encode(Statement(ledgers=ledgers, payload=msgspec.Raw(encode(payload)), type=kind))
 
 
@@ -285,37 +178,6 @@ def decode_peering(raw: bytes) -> Peering:
     if problem is not None:
         raise RemoteProtocolError("peering_unsound", problem, field=problem)
     return peering
-
-
-def decode_deal(raw: bytes) -> Deal:
-    """Read a contract or a round and check that it is sound in itself.
-
-    Raises:
-        RemoteProtocolError: ``deal_unsound``, or a code of `decode_statement`.
-    """
-    if len(raw) > MAX_DEAL_SIZE_BYTES:
-        raise RemoteProtocolError("too_large", f"a deal has at most {MAX_DEAL_SIZE_BYTES} bytes")
-    statement = decode_statement(raw)
-    if statement.type == "transfer":
-        contract = CONTRACT.decode(bytes(statement.payload))
-        if statement.ledgers != tuple(sorted({contract.payer_ledger, contract.payee_ledger})):
-            raise RemoteProtocolError("deal_unsound", "ledgers", field="ledgers")
-        decider, abort_ms = contract.payee_ledger, contract.earliest_abort_ms
-        _require(len(statement.ledgers) == 2, "ledgers")
-        _require(abort_ms <= MAX_TIME_MS, "earliest_abort_ms")
-        return Deal(deal_id(raw), statement.ledgers, decider, abort_ms, contract)
-    if statement.type != "clearing":
-        raise RemoteProtocolError("deal_unsound", "type", field="type")
-    terms = ROUND.decode(bytes(statement.payload))
-    problem = _find_round_problem(statement, terms)
-    if problem is not None:
-        raise RemoteProtocolError("deal_unsound", problem, field=problem)
-    return Deal(deal_id(raw), statement.ledgers, terms.decision.ledger, terms.earliest_abort_ms, terms)
-
-
-def _require(is_sound: bool, field: str) -> None:
-    if not is_sound:
-        raise RemoteProtocolError("deal_unsound", field, field=field)
 
 
 def _find_peering_problem(statement: Statement, peering: Peering) -> str | None:
@@ -367,16 +229,3 @@ def is_policy_sound(policy: DecisionPolicy) -> bool:
         len(keys) == total + 1 and len(names) == total and len({one.ledger for one in policy.witnesses}) == total
     )
     return is_each_once and all(map(is_public_key, keys)) and policy.count <= total < 2 * policy.count
-
-
-def _find_round_problem(statement: Statement, terms: Round) -> str | None:
-    total = len(statement.ledgers)
-    if len(terms.agents) != total or len(set(terms.agents)) != total or not all(map(is_public_key, terms.agents)):
-        return "agents"
-    if not is_policy_sound(terms.decision):
-        return "decision"
-    if terms.earliest_abort_ms > MAX_TIME_MS:
-        return "earliest_abort_ms"
-    if terms.potentials and len(terms.potentials) != total:
-        return "potentials"
-    return find_flow_problem(terms.edges, total)
