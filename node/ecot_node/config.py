@@ -69,10 +69,11 @@ class PeerSettings(_Section):
 
 
 class FederationSettings(_Section):
-    """The connection to partner nodes over libp2p."""
+    """The connection to partner nodes over libp2p. `announce` is where partners reach the node from outside."""
 
     enabled: bool = False
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/8485",)
+    announce: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     peers: tuple[PeerSettings, ...] = ()
 
 

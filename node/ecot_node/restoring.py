@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ecot_node.config import FILE_NAME, GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, ConfigError, load_settings
 from ecot_node.ledger.node_keys import load_keys
+from ecot_node.store.address_book import FILE_NAME as ADDRESSES_FILE
 from ecot_node.store.backup import Manifest, read_erasures, restore, write_backup
 
 LOG_FILE = "log.db"
@@ -54,7 +55,7 @@ def restore_node(backup: Path, folder: Path, keys: Path, erasures: Path | None) 
         (folder / LOG_FILE).unlink()
         raise ConfigError(f"{backup} holds no record: expected a backup of a ledger that has begun")
     shutil.copytree(keys / KEYS_FOLDER, folder / KEYS_FOLDER)
-    for name in (FILE_NAME, GENESIS_DRAFT, ERASURES_FILE):
+    for name in (FILE_NAME, GENESIS_DRAFT, ERASURES_FILE, ADDRESSES_FILE):
         if (keys / name).is_file():
             shutil.copy2(keys / name, folder / name)
     (folder / RESTORED_MARK).write_text("every witness is asked before this node writes again\n", encoding="utf-8")

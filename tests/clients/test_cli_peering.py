@@ -7,10 +7,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_kit import seed
-from node_kit import make_founded, serve
+from node_kit import make_founded, must_run, serve
 from test_cli_commands import Desk
 
 from ecot_cli.commands.federation import minor_rate
@@ -61,6 +62,22 @@ def test_two_boards_sign_record_and_end_a_peering(boards: Boards) -> None:
     assert decode_peering(PEERING_FILE.decode(boards.file.read_bytes()).statement).sequence == 2
     assert boards.ours.does("peer", "end", ours["ledger"])["status"] == "recorded"
     assert [one["status"] for one in boards.ours.does("peers")] == ["ended"]
+
+
+def test_a_peering_is_drafted_from_an_invitation(boards: Boards, tmp_path: Path, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.getbasetemp() / "peering0/two"
+    invitation = must_run("invite", str(folder), "--address", "/dns4/two.example/tcp/8485").stdout
+    mail = tmp_path / "mail.txt"
+    mail.write_text(
+        "\n".join(f"> {invitation[start : start + 70]}" for start in range(0, len(invitation), 70)), "utf-8"
+    )
+    propose(boards)
+    asked = decode_peering(PEERING_FILE.decode(boards.file.read_bytes()).statement)
+    for given in (invitation.strip(), str(mail)):
+        boards.ours.does("peer", "propose", given, "1000", "--output", str(boards.file))
+        assert decode_peering(PEERING_FILE.decode(boards.file.read_bytes()).statement) == asked
+    said = boards.ours.types("peer", "propose", invitation.strip()[:-9], "1000", "--json")
+    assert said.error == "invitation_mistyped"
 
 
 def test_a_peering_that_one_side_has_not_signed_is_not_recorded(boards: Boards) -> None:

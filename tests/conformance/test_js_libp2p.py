@@ -255,8 +255,10 @@ def peer_with_js(folder: Path, node: Served, theirs: JsHost) -> None:
     ours = Side(
         agent=keys.public_key("agent"),
         cosigner=keys.public_key("cosigner"),
+        cosigner_ml_dsa_44=keys.further_cosigner,
         domain="troc.example",
         host=keys.public_key("host"),
+        keys_index=0,
         ledger=ledger,
         limit_minor=1_000,
         log=keys.public_key("log"),
@@ -266,7 +268,9 @@ def peer_with_js(folder: Path, node: Served, theirs: JsHost) -> None:
     signers = {name: Signer(name.encode().ljust(32, b".")) for name in ("agent", "cosigner", "log")}
     other = Side(
         host=Signer(THEIR_SEED).public_key,
+        cosigner_ml_dsa_44=None,
         domain="js.example",
+        keys_index=0,
         ledger=THEIR_LEDGER,
         limit_minor=1_000,
         origin=THEIR_ORIGIN,

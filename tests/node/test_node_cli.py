@@ -25,10 +25,10 @@ from node_kit import (
     serve,
 )
 
-from ecot_node.__main__ import _CAMEL, EXIT_IN_USE, EXIT_PROBLEM, EXIT_USAGE, _shown
 from ecot_node.store import schema
 from ecot_node.store.backup import BackupDamaged
 from ecot_node.store.errors import StoreError
+from ecot_node.terminal import _CAMEL, EXIT_IN_USE, EXIT_PROBLEM, EXIT_USAGE, shown
 from ecot_protocol.locale import translate
 from ecot_protocol.wire.cosignature import ml_dsa_public_key
 
@@ -396,6 +396,6 @@ def test_every_error_of_a_store_has_its_text_in_both_languages() -> None:
 
 def test_the_status_is_told_in_the_operators_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "fr_FR.UTF-8")
-    assert [_shown(one) for one in (True, False, None, [], ["nord", "sud"], 7)] == [
+    assert [shown(one) for one in (True, False, None, [], ["nord", "sud"], 7)] == [
         "oui", "non", "aucun", "aucun", "nord, sud", "7",
     ]  # fmt: skip

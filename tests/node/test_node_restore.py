@@ -23,7 +23,7 @@ from node_kit import (
     serve,
 )
 
-from ecot_node.__main__ import EXIT_PROBLEM, EXIT_USAGE
+from ecot_node.terminal import EXIT_PROBLEM, EXIT_USAGE
 
 SECRET = b"ada SARL, 3 rue du Port"
 

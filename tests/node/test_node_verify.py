@@ -22,9 +22,9 @@ from node_kit import (
     serve,
 )
 
-from ecot_node.__main__ import EXIT_CORRUPT, EXIT_PROBLEM
 from ecot_node.ledger.verify import verify_log
 from ecot_node.store.sqlite import SqliteStore
+from ecot_node.terminal import EXIT_CORRUPT, EXIT_PROBLEM
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.encoding import encode
 from ecot_protocol.wire.entry import Record, Signature, decode_record, leaf_data

@@ -27,7 +27,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_unit_does_not_restart_what_a_restart_cannot_mend() -> None:
-    from ecot_node import __main__ as command
+    from ecot_node import terminal as command
 
     codes = f"{command.EXIT_USAGE} {command.EXIT_CORRUPT} {command.EXIT_IN_USE}"
     assert f"RestartPreventExitStatus={codes}\n" in UNIT.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from ledger_kit import LedgerKit, seed
 
 from ecot_node.federation import service
+from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.port import PeerId, SendTimedOut
 from ecot_node.federation.service import FederationService, _PeerQueue
 from ecot_node.ledger.errors import NotWriting
@@ -78,7 +79,7 @@ def make_service(writer: FakeWriter, monkeypatch: pytest.MonkeyPatch) -> Federat
     monkeypatch.setattr(service, "APPEND_AGAIN_S", 0.01)
     parts: Any = (writer, SimpleNamespace(), FakeTransport(), SimpleNamespace())
     agent, cosigner = Signer(seed("agent")), Cosigner("courier.example", seed("cosigner"))
-    return FederationService(*parts, agent=agent, cosigners=(cosigner,), addresses=(), hello=b"")
+    return FederationService(*parts, agent=agent, cosigners=(cosigner,), addresses=PartnerAddresses(), hello=b"")
 
 
 async def entries_taken(writer: FakeWriter) -> list[bytes]:

@@ -8,9 +8,10 @@ import msgspec
 
 from ecot_client.entries import new_entry_id
 from ecot_client.errors import ProofFailed
-from ecot_client.models import LedgerInfo
+from ecot_client.models import LedgerInfo, UnitInfo
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.domains.federation.deals import Contract, Draft, Hop, commit_member, encode_contract
+from ecot_protocol.domains.federation.invitation import Invitation
 from ecot_protocol.domains.federation.openings import Opening, seal_opening
 from ecot_protocol.domains.federation.peering import Peered
 from ecot_protocol.domains.federation.statements import (
@@ -128,6 +129,33 @@ def side_of(info: LedgerInfo, *, unit: str, limit_minor: int) -> Side:
         )
     except (KeyError, ValueError) as error:
         raise ProofFailed("answer_malformed", str(error), path="/v1/ledger") from None
+
+
+def invited_info(invitation: Invitation) -> LedgerInfo:
+    """Return what an invitation says of a cooperative, as if its node had been asked."""
+    purposes = {
+        "agent": invitation.agent,
+        "cosigner": invitation.cosigner,
+        ML_DSA_COSIGNER: invitation.cosigner_ml_dsa_44 or b"",
+        "host": invitation.host,
+        "log": invitation.log,
+    }
+    return LedgerInfo(
+        ledger=invitation.ledger.hex(),
+        name=None,
+        domain=invitation.domain,
+        origin=invitation.origin,
+        size=0,
+        rules=0,
+        statutes_version=None,
+        mode="",
+        units=tuple(UnitInfo(code=one.code, kind="barter", scale=one.scale) for one in invitation.units),
+        log_vkey=None,
+        checkpoint="",
+        time_ms=0,
+        node_keys={purpose: key.hex() for purpose, key in purposes.items()},
+        node_keys_index=invitation.keys_index,
+    )
 
 
 def peered(statement: bytes, signatures: list[Signature]) -> Peered:

@@ -19,6 +19,7 @@ from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
+from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
 from ecot_node.federation.peers import LedgerPeers
@@ -33,6 +34,7 @@ from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.node_keys import NodeKeys, load_keys
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
+from ecot_node.store.address_book import AddressBook
 from ecot_node.store.errors import StoreError
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.machine import Machine
@@ -76,7 +78,9 @@ class Node:
             snapshots=folder / SNAPSHOTS_FOLDER,
             genesis=self._drafted_genesis(),
         )
-        urls = {one.ledger: one.url for one in settings.federation.peers if one.url}
+        self.book = AddressBook(folder)
+        urls = {ledger.hex(): one.url for ledger, one in self.book.partners().items() if one.url and one.is_recorded}
+        urls |= {one.ledger: one.url for one in settings.federation.peers if one.url}
         self.guard = HistoryGuard(self.writer, self.store, urls, folder / RESTORED_MARK)
         self._stack = AsyncExitStack()
         self.federation: FederationService | None = None
@@ -89,6 +93,7 @@ class Node:
             StoreError, LedgerCorrupt, KeyProblem, ConfigError, OSError.
         """
         async with AsyncExitStack() as stack:
+            stack.callback(self.book.close)
             self.checker.start()
             stack.callback(self.checker.stop)
             await self.checker.warm_up()
@@ -132,9 +137,24 @@ class Node:
             self.guard,
             agent=Signer(self.keys.seed("agent")),
             cosigners=(cosigner, *self._further_cosigners()),
-            addresses=settings.peers,
+            addresses=self._partner_addresses(),
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
         )
+
+    def _partner_addresses(self) -> PartnerAddresses:
+        """Return where partners are dialled.
+
+        Raises:
+            ConfigError: an address in the settings is malformed.
+        """
+        from ecot_node.federation.multiaddrs import find_problem
+
+        peers = self.settings.federation.peers
+        for address in (address for one in peers for address in one.addresses):
+            problem = find_problem(address)
+            if problem is not None:
+                raise ConfigError(f"federation.peers: address {address!r}: {problem}")
+        return PartnerAddresses(peers, self.book, is_sound=lambda one: find_problem(one) is None, clock_ms=wall_ms)
 
     def _drafted_genesis(self) -> bytes | None:
         """Return the hash of the only genesis that this node may record: the ledger's id; None if the draft is gone."""

@@ -21,6 +21,7 @@ from multiaddr import Multiaddr
 
 from ecot_node.federation.framing import decode_hello
 from ecot_node.federation.libp2p_run import Host, Peer
+from ecot_node.federation.multiaddrs import LISTEN_HOSTS, check_peer_id, parse_address
 from ecot_node.federation.port import (
     Deliver,
     PeerId,
@@ -34,11 +35,7 @@ from ecot_node.federation.port import (
 from ecot_protocol.errors import LocalProtocolError
 
 SEED_BYTES: Final = 32
-# libp2p, peer-ids/peer-ids.md: the identity multihash (0x00, length) of the protobuf {type: Ed25519, key: 32 bytes}.
-PEER_ID_PREFIX: Final = bytes.fromhex("002408011220")
 HOST_RESTART_S: Final = 1.0
-LISTEN_HOSTS: Final = frozenset({"ip4", "ip6"})
-DIAL_HOSTS: Final = LISTEN_HOSTS | {"dns", "dns4", "dns6"}
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +62,7 @@ class Libp2pTransport:
             raise LocalProtocolError(f"seed of {len(identity_seed)} bytes, expected {SEED_BYTES}")
         self._key_pair = create_new_key_pair(identity_seed)
         self._peer_id = PeerId(str(ID.from_pubkey(self._key_pair.public_key)))
-        self._wanted_addresses = tuple(_parse_address(address, None, LISTEN_HOSTS) for address in listen_addresses)
+        self._wanted_addresses = tuple(parse_address(address, None, LISTEN_HOSTS) for address in listen_addresses)
         self._bound_addresses: tuple[str, ...] = ()
         self._limits = limits or TransportLimits()
         self._random = random.Random(jitter_seed)
@@ -124,8 +121,8 @@ class Libp2pTransport:
         """See ``port.Transport``."""
         if peer_id == self._peer_id:
             raise LocalProtocolError("a node is no peer of itself")
-        _parse_peer_id(peer_id)
-        parsed = tuple(_parse_address(address, peer_id, DIAL_HOSTS) for address in addresses)
+        check_peer_id(peer_id)
+        parsed = tuple(parse_address(address, peer_id) for address in addresses)
         known = self._peers.get(peer_id)
         if known is not None:
             known.addresses = parsed
@@ -225,38 +222,6 @@ class Libp2pTransport:
         if self._supervisor is None:
             delivery.cancel()
         return delivery
-
-
-def _parse_peer_id(peer_id: str) -> None:
-    """Check that a peer id is that of an Ed25519 key: the library takes any base58 for one.
-
-    Raises:
-        LocalProtocolError: it is not.
-    """
-    try:
-        decoded = ID.from_base58(peer_id).to_bytes()
-    except ValueError as error:
-        raise LocalProtocolError(f"peer id {peer_id!r}: {error}") from error
-    if len(decoded) != len(PEER_ID_PREFIX) + SEED_BYTES or not decoded.startswith(PEER_ID_PREFIX):
-        raise LocalProtocolError(f"peer id {peer_id!r} is not that of an Ed25519 key")
-
-
-def _parse_address(address: str, peer_id: PeerId | None, hosts: frozenset[str]) -> str:
-    """Check a TCP multiaddr with one of some kinds of host, and cut its ``/p2p/`` off, which must name the peer.
-
-    Raises:
-        LocalProtocolError: it is malformed, not TCP, or names another peer.
-    """
-    bare, _, named = address.partition("/p2p/")
-    try:
-        protocols = [protocol.name for protocol in Multiaddr(bare).protocols()]
-    except ValueError as error:
-        raise LocalProtocolError(f"address {address!r}: {error}") from error
-    if len(protocols) != 2 or protocols[0] not in hosts or protocols[1] != "tcp":
-        raise LocalProtocolError(f"address {address!r}: expected {', '.join(sorted(hosts))} and a TCP port")
-    if named and named != peer_id:
-        raise LocalProtocolError(f"address {address!r} names another peer than {peer_id}")
-    return bare
 
 
 def _check_port_is_free(address: str) -> None:

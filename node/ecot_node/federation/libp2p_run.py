@@ -2,9 +2,10 @@
 """One run of libp2p under trio: TCP, Noise and Yamux alone.
 
 The defaults of the library also offer plaintext and mplex; neither is ever passed here. What the library does that this
-module and ``libp2p_host`` work around, all measured with 0.8.1:
+module, ``libp2p_swarm`` and ``libp2p_host`` work around, all measured with 0.8.1:
 
-- it never ends the task of an accepted connection: the thread is started anew when it counts too many tasks;
+- it never ends the task of an accepted connection (``libp2p_swarm`` does; should tasks pile up all the same, the thread
+  is started anew);
 - it listens with SO_REUSEPORT, so that two nodes on one port would share its connections without an error;
 - it refuses for a minute to dial a peer that could not be reached once, and tries one address only of those it knows;
 - it dials known peers by itself when it has few connections;
@@ -15,29 +16,28 @@ module and ``libp2p_host`` work around, all measured with 0.8.1:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, cast
+from typing import Final
 
 import structlog
 import trio
-from libp2p import new_host
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.crypto.keys import KeyPair
-from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.network.config import ConnectionConfig
-from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
-from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from ecot_node.federation.framing import Hello
+from ecot_node.federation.libp2p_swarm import (
+    close_connection,
+    close_strangers,
+    make_host,
+    offered_addresses,
+    swarm_of,
+)
+from ecot_node.federation.peer_limits import Bucket, Pace
 from ecot_node.federation.port import PROTOCOL_ID, PeerId, PeerStatus, TransportLimits
 from ecot_node.federation.sending import SendQueue, Waiting, fail, succeed
 from ecot_node.federation.sessions import FrameStream, IncomingSession, OutgoingSession, SessionEnded
@@ -46,7 +46,8 @@ from ecot_protocol.errors import RemoteProtocolError
 
 PEER_HANDSHAKES_MAX: Final = 4
 WATCH_INTERVAL_S: Final = 1.0
-CONNECTIONS_MAX: Final = 300
+PEER_STREAMS: Final = Pace(per_second=0.5, burst=30)
+"""Streams that one peer opens, and how often its call cuts our back-off short."""
 
 StartDelivery = Callable[[PeerId, tuple[bytes, ...]], asyncio.Task[None]]
 
@@ -67,6 +68,8 @@ class Peer:
         self.error_count = 0
         self.last_error: str | None = None
         self.hello: Hello | None = None
+        self.address: str | None = None
+        self.offered: tuple[str, ...] = ()
 
     def touch(self) -> None:
         self.last_contact_s = time.monotonic()
@@ -88,6 +91,8 @@ class Peer:
             error_count=self.error_count,
             last_error=self.last_error,
             hello=self.hello,
+            address=self.address,
+            offered=self.offered,
         )
 
 
@@ -99,6 +104,8 @@ class _PeerRun:
         self.scope = trio.CancelScope()
         self.outgoing: OutgoingSession | None = None
         self.retry_now = trio.Event()
+        self.dial_count = 0
+        self.stream_paces = Bucket(PEER_STREAMS)
         self.handshake_count = 0
         self.incoming_scope: trio.CancelScope | None = None
         self.incoming_lock = trio.Lock()
@@ -130,7 +137,7 @@ class Host:
         self.listen_addresses: tuple[str, ...] = ()
         self.task_count = 0
         self.thread = TrioThread(self._main, "federation")
-        self._libp2p = _make_host(key_pair, addresses)
+        self._libp2p = make_host(key_pair, addresses, limits.connections_max)
 
     def add_peer(self, peer: Peer) -> None:
         """Begin to speak with a peer. From asyncio."""
@@ -153,7 +160,7 @@ class Host:
         listen = [Multiaddr(address) for address in self._wanted]
         async with self._libp2p.run(listen_addrs=listen):
             # The library would otherwise dial the peers of its store by itself. Nothing is in its store yet.
-            await cast(Swarm, self._libp2p.get_network()).auto_connector.stop()
+            await swarm_of(self._libp2p).auto_connector.stop()
             bound = self._libp2p.get_transport_addrs()
             if len(bound) < len(listen):
                 raise OSError("the address is in use or not ours")
@@ -170,16 +177,23 @@ class Host:
             for peer in self._first_peers:
                 self._add_peer(peer)
             thread.ready()
-            await self._watch_tasks()
+            await self._watch()
             nursery.cancel_scope.cancel()
 
-    async def _watch_tasks(self) -> None:
-        """Return when the run holds more tasks than it may: the library never ends those of accepted connections."""
+    async def _watch(self) -> None:
+        """Send strangers away, note what peers offer; return when the run holds more tasks than it may."""
         while True:
             self.task_count = trio.lowlevel.current_statistics().tasks_living
             if self.task_count > self._limits.host_tasks_max:
                 return
+            await close_strangers(self._libp2p, self._runs)
+            for peer_id, run in self._runs.items():
+                if run.peer.is_connected:
+                    run.peer.offered = offered_addresses(self._libp2p, peer_id, self._connection_of(peer_id))
             await trio.sleep(WATCH_INTERVAL_S)
+
+    def _connection_of(self, peer_id: PeerId) -> INetConn | None:
+        return next(iter(self._libp2p.get_network().get_connections(ID.from_base58(peer_id))), None)
 
     def _add_peer(self, peer: Peer) -> None:
         if peer.is_removed or peer.peer_id in self._runs or self._nursery is None:
@@ -217,14 +231,16 @@ class Host:
         failure_count = 0
         while True:
             await self._wait_until_dialable(run)
-            was_connected = await self._connect_once(run, failure_count)
-            failure_count = 1 if was_connected else failure_count + 1
+            began_s = trio.current_time()
+            await self._connect_once(run)
+            # A peer that is there and gone again, again and again, is no better than one that is not there.
+            was_stable = trio.current_time() - began_s >= self._limits.stable_after_s
+            failure_count = 1 if was_stable else failure_count + 1
             await self._back_off(run, failure_count)
 
     async def _wait_until_dialable(self, run: _PeerRun) -> None:
         """Wait, while we know no address of the peer, until it calls us or an address is set."""
-        connections_of = self._libp2p.get_network().get_connections
-        while not run.peer.addresses and not connections_of(ID.from_base58(run.peer.peer_id)):
+        while not run.peer.addresses and self._connection_of(run.peer.peer_id) is None:
             run.retry_now = trio.Event()
             await run.retry_now.wait()
 
@@ -238,22 +254,19 @@ class Host:
         with trio.move_on_after(delay_s - first_s):
             await run.retry_now.wait()
 
-    async def _connect_once(self, run: _PeerRun, attempt: int) -> bool:
-        """Open our stream and use it to its end.
-
-        Returns:
-            Whether the peer had answered our hello.
-        """
+    async def _connect_once(self, run: _PeerRun) -> None:
+        """Open our stream and use it to its end."""
         peer = run.peer
-        was_connected = False
         stream: FrameStream | None = None
         goodbye: str | None = "stopping"
         spoilt = False
         try:
-            stream = await self._open_stream(peer, attempt)
+            stream, address = await self._open_stream(run)
             session = self._make_session(peer, stream)
             peer.hello = await session.greet(self._hello)
-            run.outgoing, peer.is_connected, was_connected = session, True, True
+            run.outgoing, peer.is_connected = session, True
+            # The next attempt begins where this one succeeded.
+            peer.address, run.dial_count = address or peer.address, 0
             await session.run()
         except SessionEnded as end:
             peer.count_error(end.code)
@@ -267,20 +280,26 @@ class Host:
                 await stream.end(goodbye)
             if spoilt or (stream is not None and stream.is_write_broken):
                 await self._close_connections(peer.peer_id)
-        return was_connected
 
-    async def _open_stream(self, peer: Peer, attempt: int) -> FrameStream:
-        peer_id = ID.from_base58(peer.peer_id)
+    def _next_address(self, run: _PeerRun) -> str | None:
+        """Return the address whose turn it is, where the peer last answered first; None if we know none."""
+        known = sorted(run.peer.addresses, key=lambda one: one != run.peer.address)
+        run.dial_count += 1
+        return known[(run.dial_count - 1) % len(known)] if known else None
+
+    async def _open_stream(self, run: _PeerRun) -> tuple[FrameStream, str | None]:
+        """Open our stream; answer the address that was dialled for it, None if there was a connection already."""
+        peer, peer_id = run.peer, ID.from_base58(run.peer.peer_id)
         store = self._libp2p.get_peerstore()
+        address = self._next_address(run) if self._connection_of(peer.peer_id) is None else None
         try:
             with trio.fail_after(self._limits.dial_timeout_s):
                 # One address an attempt, in turn: the library would try the first of a kind only. Identify may have
                 # added others, which nobody has vouched for.
-                store.clear_addrs(peer_id)
-                if peer.addresses:
-                    address = Multiaddr(peer.addresses[attempt % len(peer.addresses)])
-                    store.add_addrs(peer_id, [address], 3600)
-                cast(Swarm, self._libp2p.get_network()).unblock_peer(peer_id)
+                if address is not None:
+                    store.clear_addrs(peer_id)
+                    store.add_addrs(peer_id, [Multiaddr(address)], 3600)
+                swarm_of(self._libp2p).unblock_peer(peer_id)
                 stream = await self._libp2p.new_stream(peer_id, [TProtocol(PROTOCOL_ID)])
         except trio.TooSlowError as error:
             raise SessionEnded("dial_timeout", is_connection_spoilt=True) from error
@@ -288,7 +307,8 @@ class Host:
             # The library raises many unrelated types here; all mean the same to us.
             _log.debug("federation_dial_failed", peer_id=peer.peer_id, error=repr(error))
             raise SessionEnded("dial_failed") from error
-        return FrameStream(stream, self._limits, peer.touch)
+        is_dialled = address is not None and stream.muxed_conn.is_initiator
+        return FrameStream(stream, self._limits, peer.touch), address if is_dialled else None
 
     def _make_session(self, peer: Peer, stream: FrameStream) -> OutgoingSession:
         def on_written(batch: list[Waiting]) -> None:
@@ -303,16 +323,8 @@ class Host:
 
     async def _close_connections(self, peer_id: PeerId) -> None:
         """Close all connections with a peer, within a second or two, cancelled or not."""
-        connections = list(self._libp2p.get_network().get_connections(ID.from_base58(peer_id)))
-        for connection in connections:
-            scope = trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0)
-            with scope, contextlib.suppress(Exception):
-                await connection.close()
-            if scope.cancelled_caught:
-                # Its goodbye could not be written. Closing a socket needs no wait, and the task that reads it ends
-                # the rest.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.1), contextlib.suppress(Exception):
-                    await cast(Yamux, connection.muxed_conn).secured_conn.close()
+        for connection in list(self._libp2p.get_network().get_connections(ID.from_base58(peer_id))):
+            await close_connection(connection)
 
     async def _close_all_connections(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -352,7 +364,7 @@ class Host:
         raise SessionEnded("unknown_peer")
 
     async def _accept_peer(self, run: _PeerRun, stream: FrameStream) -> None:
-        if run.handshake_count >= PEER_HANDSHAKES_MAX:
+        if run.handshake_count >= PEER_HANDSHAKES_MAX or not run.stream_paces.take(trio.current_time()):
             raise SessionEnded("too_many_streams")
         with trio.CancelScope() as scope:
             run.handshake_count += 1
@@ -386,19 +398,3 @@ class Host:
 
 def _ignore() -> None:
     return
-
-
-def _make_host(key_pair: KeyPair, addresses: tuple[str, ...]) -> IHost:
-    # The library's own connecting and pruning is switched off: no peer is dialled but by ``_keep_connected``.
-    config = ConnectionConfig(
-        min_connections=0, low_watermark=0, high_watermark=CONNECTIONS_MAX, max_connections=CONNECTIONS_MAX
-    )
-    noise = NoiseTransport(key_pair, noise_privkey=create_noise_key_pair().private_key)
-    return new_host(
-        key_pair=key_pair,
-        listen_addrs=[Multiaddr(address) for address in addresses],
-        sec_opt={NOISE_ID: noise},
-        muxer_opt={TProtocol(YAMUX_ID): Yamux},
-        connection_config=config,
-        disable_identify_address_discovery=True,
-    )

@@ -107,7 +107,9 @@ class TransportLimits:
         reconnect_first_s: the first back-off after a failure; doubled each time, with jitter in [half, whole].
         reconnect_max_s: the longest back-off.
         stop_timeout_s: for ``stop`` to end in good order; then it ends all the same.
+        stable_after_s: a connection that ends sooner counts as a failure, and the back-off goes on growing.
         host_tasks_max: tasks of the libp2p thread above which it is started anew.
+        connections_max: connections at one time, of peers and strangers together.
     """
 
     batch_messages_max: int = 512
@@ -123,7 +125,9 @@ class TransportLimits:
     reconnect_first_s: float = 0.5
     reconnect_max_s: float = 60.0
     stop_timeout_s: float = 4.0
+    stable_after_s: float = 30.0
     host_tasks_max: int = 2000
+    connections_max: int = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,8 @@ class PeerStatus:
         last_error: code of the last of them; None if there was none.
         hello: what the peer last said of itself on our stream; not verified by the transport, except that the peer id
             is the one the secure channel proved.
+        address: at which we last dialled the peer and it answered; None if we never did.
+        offered: where the peer says that it listens: a guess that nobody has confirmed.
     """
 
     is_connected: bool
@@ -148,6 +154,8 @@ class PeerStatus:
     error_count: int
     last_error: str | None
     hello: Hello | None
+    address: str | None = None
+    offered: tuple[str, ...] = ()
 
 
 class Transport(Protocol):

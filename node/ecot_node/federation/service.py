@@ -21,10 +21,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
+from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
@@ -87,16 +88,6 @@ DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
 """Why a witness does not cosign what does not extend the checkpoint of ours that it keeps."""
 
 
-class PeerAddress(Protocol):
-    """Where a partner is found; of the node's settings."""
-
-    @property
-    def ledger(self) -> str: ...
-
-    @property
-    def addresses(self) -> tuple[str, ...]: ...
-
-
 class FederationService:
     """Drives the courier of one node.
 
@@ -120,12 +111,13 @@ class FederationService:
         *,
         agent: Signer,
         cosigners: tuple[Cosigner, *tuple[Cosigns, ...]],
-        addresses: Sequence[PeerAddress],
+        addresses: PartnerAddresses,
         hello: bytes,
     ) -> None:
         self._writer, self._store, self._transport, self._guard = writer, store, transport, guard
         self._agent, self._cosigners, self._hello = agent, cosigners, hello
-        self._addresses = {bytes.fromhex(one.ledger): tuple(one.addresses) for one in addresses}
+        self._addresses = addresses
+        self._dialled: dict[PeerId, tuple[str, ...]] = {}
         self._ledger_of: dict[PeerId, bytes] = {}
         self._queues: dict[bytes, _PeerQueue] = {}
         self._limits: dict[bytes, PeerLimits] = {}
@@ -184,7 +176,7 @@ class FederationService:
                 await asyncio.wait_for(self._moved.wait(), TICK_S)
             self._moved.clear()
             try:
-                self._know_peers()
+                await self._know_peers()
                 await self._with_courier(self._tell_head)
                 reconnected = self._find_reconnected()
                 for peer_id in reconnected:
@@ -200,6 +192,8 @@ class FederationService:
         """Return the partners that can be reached now and could not be at the last look."""
         before = self._connected
         self._connected = {one for one in self._ledger_of if self._transport.status(one).is_connected}
+        for peer_id in before - self._connected:
+            self._addresses.lost(self._ledger_of.get(peer_id, b""))
         return self._connected - before
 
     def _ask_head(self, ledger: bytes) -> None:
@@ -214,17 +208,31 @@ class FederationService:
     def _on_recorded(self, _recorded: Sequence[RecordedEntry]) -> None:
         self._moved.set()
 
-    def _know_peers(self) -> None:
-        """Let the transport know the partners that the ledger knows."""
+    async def _know_peers(self) -> None:
+        """Let the transport know the partners that the ledger knows, and where they are found."""
         state = self._writer.state
         assert state.ledger is not None
-        for ledger, peer in state.federation.peers.items():
-            peer_id = PeerId(peer_id_of(peer.peering.side_of(ledger).host))
-            if self._ledger_of.get(peer_id) != ledger:
-                self._ledger_of = {one: found for one, found in self._ledger_of.items() if found != ledger}
+        peers = dict(state.federation.peers)
+        found = {ledger: PeerId(peer_id_of(one.peering.side_of(ledger).host)) for ledger, one in peers.items()}
+        is_new = {ledger for ledger, peer_id in found.items() if self._ledger_of.get(peer_id) != ledger}
+        if is_new:
+            await self._addresses.know({ledger: one.peering.side_of(ledger).domain for ledger, one in peers.items()})
+        is_changed = self._addresses.has_changed()
+        for ledger, peer_id in found.items():
+            if ledger in is_new:
+                self._ledger_of = {one: known for one, known in self._ledger_of.items() if known != ledger}
                 self._ledger_of[peer_id] = ledger
-                self._transport.set_peer(peer_id, self._addresses.get(ledger, ()))
                 self._queues[ledger] = _PeerQueue(self._transport, peer_id)
+            if ledger in is_new or is_changed:
+                self._set_addresses(ledger, peer_id)
+            if peer_id in self._connected:
+                await self._addresses.heard(ledger, self._transport.status(peer_id))
+
+    def _set_addresses(self, ledger: bytes, peer_id: PeerId) -> None:
+        addresses = self._addresses.of(ledger)
+        if self._dialled.get(peer_id) != addresses:
+            self._dialled[peer_id] = addresses
+            self._transport.set_peer(peer_id, addresses)
 
     async def _deliver(self, peer_id: PeerId, messages: tuple[bytes, ...]) -> None:
         ledger = self._ledger_of.get(peer_id)

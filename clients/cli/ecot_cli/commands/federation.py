@@ -7,6 +7,7 @@ A peering takes three steps. One board drafts it (``peer propose``); each board 
 """
 
 import tempfile
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,12 +25,19 @@ from ecot_client.federation import (
     build_send,
     decider_of,
     draft_peering,
+    invited_info,
     peered,
     side_of,
 )
 from ecot_client.models import LedgerInfo, PeerInfo
 from ecot_client.node import NodeClient
 from ecot_client.transport import Request
+from ecot_protocol.domains.federation.invitation import (
+    MAX_TEXT_CHARS,
+    check_open,
+    is_invitation,
+    read_invitation,
+)
 from ecot_protocol.domains.federation.peering import EndPeering
 from ecot_protocol.domains.federation.statements import Peering, decode_peering
 from ecot_protocol.errors import RemoteProtocolError
@@ -81,7 +89,7 @@ async def propose(
     async with run.node() as node:
         info = await node.info()
         known = [one async for one in node.peers()]
-    theirs = await _ask_partner(run, partner_url)
+    theirs = _read_invited(partner_url) or await _ask_partner(run, partner_url)
     units = (unit or barter_unit(info), partner_unit or barter_unit(theirs))
     scales = (scale_of(info, units[0]), scale_of(theirs, units[1]))
     limits = (parse_amount(limit, scales[0], run.locale), parse_amount(partner_limit or limit, scales[1], run.locale))
@@ -100,6 +108,19 @@ async def propose(
     path = output or Path(f"{info.domain}-{theirs.domain}.peering")
     path.write_bytes(PEERING_FILE.encode(PeeringFile(signatures=(), statement=statement)))
     _show(run, path, decode_peering(statement), 0)
+
+
+def _read_invited(text: str) -> LedgerInfo | None:
+    """Return what an invitation, or a file of one, says of the other cooperative; None if it is neither."""
+    path = Path(text)
+    if not is_invitation(text):
+        if "://" in text or not path.is_file():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_TEXT_CHARS + 1)
+    invitation = read_invitation(text)
+    check_open(invitation, time.time_ns() // 1_000_000)
+    return invited_info(invitation)
 
 
 async def _ask_partner(run: Run, url: str) -> LedgerInfo:
