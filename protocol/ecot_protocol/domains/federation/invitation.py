@@ -10,9 +10,9 @@ r"""Invitations: what a cooperative's node says of itself to one that may become
 
 >>> invitation = Invitation(
 ...     version=1, ledger=bytes(32), domain="troc.example", origin="troc.example/ecot/0000000000000000",
-...     agent=Signer(bytes(32)).public_key, cosigner=bytes(33), cosigner_ml_dsa_44=None, host=bytes(33), log=bytes(33), keys_index=0,
-...     units=(InvitedUnit("BART", 2),), addresses=("/dns4/troc.example/tcp/8485",), url="",
-...     expires_at_ms=1_800_000_000_000, nonce=bytes(16))
+...     agent=Signer(bytes(32)).public_key, cosigner=bytes(33), cosigner_ml_dsa_44=None, host=bytes(33),
+...     log=bytes(33), keys_index=0, units=(InvitedUnit("BART", 2),), addresses=("/dns4/troc.example/tcp/8485",),
+...     url="", expires_at_ms=1_800_000_000_000, nonce=bytes(16))
 >>> text = invite(invitation, Signer(bytes(32)))
 >>> text[:40], len(text)
 ('ECOT-INVITATION:SLCQCJE7AHCCAAAAAAAAAAAA', 602)
@@ -30,7 +30,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ecot_protocol.domains.federation.statements import KeyName, SignatureBytes
+from ecot_protocol.domains.federation.deals import SignatureBytes
+from ecot_protocol.domains.federation.statements import KeyName
 from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
 from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, UnitCode, WireArray, encode
 from ecot_protocol.wire.keys import MlDsaKey, PublicKey, Signer, is_signature_valid
