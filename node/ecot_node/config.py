@@ -74,6 +74,7 @@ class FederationSettings(_Section):
     enabled: bool = False
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/8485",)
     announce: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    mdns: bool = False
     peers: tuple[PeerSettings, ...] = ()
 
 

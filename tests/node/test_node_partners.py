@@ -160,6 +160,13 @@ def test_what_an_operator_types_wrong_is_said(idle: Path, arguments: tuple[str, 
     assert code in done.stderr
 
 
+def test_a_node_that_looks_around_the_local_network_starts_and_stops(idle: Path) -> None:
+    with serve(idle, ECOT_NODE_FEDERATION__MDNS="true") as node:
+        assert node.ready()["mode"] == "writing"
+    assert "Traceback" not in node.log()
+    assert "mdns_not_possible" not in node.log()
+
+
 def test_nobody_is_invited_before_the_ledger_is_founded(tmp_path: Path) -> None:
     done = run_node("invite", str(make_founded(tmp_path / "node")), "--address", WRONG)
     assert done.returncode == 2

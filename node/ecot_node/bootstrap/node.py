@@ -22,7 +22,9 @@ from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
+from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peers import LedgerPeers
+from ecot_node.federation.port import PeerId
 from ecot_node.federation.service import FederationService
 from ecot_node.http.app import make_app
 from ecot_node.http.context import LOOPBACK, Context, Network, Rate
@@ -112,6 +114,7 @@ class Node:
             if self.federation is not None:
                 await self.federation.start()
                 stack.push_async_callback(self.federation.stop)
+                await self._look_around(stack, self.federation)
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
             if self.settings.ledger.verify_after_start_s:
@@ -140,6 +143,24 @@ class Node:
             addresses=self._partner_addresses(),
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
         )
+
+    async def _look_around(self, stack: AsyncExitStack, federation: FederationService) -> None:
+        """Find partners on the local network, if the operator asks for it and the network allows it."""
+        if not self.settings.federation.mdns:
+            return
+        from ecot_node.federation.mdns import LocalNetwork
+
+        nearby = LocalNetwork(
+            PeerId(peer_id_of(self.keys.public_key("host"))),
+            federation.listen_addresses,
+            is_wanted=federation.is_partner,
+            found=federation.seen_nearby,
+        )
+        stack.push_async_callback(nearby.stop)
+        try:
+            await nearby.start()
+        except OSError as error:
+            log.warning("mdns_not_possible", error=str(error))
 
     def _partner_addresses(self) -> PartnerAddresses:
         """Return where partners are dialled.

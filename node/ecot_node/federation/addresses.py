@@ -97,6 +97,13 @@ class PartnerAddresses:
         self._heard[ledger] = now
         await self._write(self._keep, self._book, ledger, before, now)
 
+    async def seen(self, ledger: bytes, addresses: Sequence[str]) -> None:
+        """Take where a partner seems to be on the local network: a guess."""
+        if self._book is not None:
+            known = {one.address for one in self._known.get(ledger, ()) if one.source is not Source.NETWORK}
+            guesses = [one for one in addresses if one not in known]
+            await self._write(self._guess, self._book, ledger, guesses)
+
     def lost(self, ledger: bytes) -> None:
         """Note that a partner is gone, so that it is confirmed again when it is back."""
         self._heard.pop(ledger, None)
@@ -121,6 +128,9 @@ class PartnerAddresses:
             known = {one.address for one in self._known.get(ledger, ()) if one.source is not Source.PARTNER}
             guesses = [one for one in offered if one not in known and one != address]
             book.guess(ledger, guesses, Source.PARTNER, at_ms=self._clock_ms())
+
+    def _guess(self, book: AddressBook, ledger: bytes, addresses: Sequence[str]) -> None:
+        book.guess(ledger, addresses, Source.NETWORK, at_ms=self._clock_ms())
 
     async def _write(self, write: Callable[..., None], *arguments: object) -> None:
         try:

@@ -160,6 +160,16 @@ class FederationService:
         peer_id = next((one for one, found in self._ledger_of.items() if found == ledger), None)
         return self._transport.status(peer_id) if peer_id is not None else None
 
+    def is_partner(self, peer_id: PeerId) -> bool:
+        """Tell whether a peer id is that of a recorded partner."""
+        return peer_id in self._ledger_of
+
+    async def seen_nearby(self, peer_id: PeerId, addresses: Sequence[str]) -> None:
+        """Take where a partner seems to be on the local network."""
+        ledger = self._ledger_of.get(peer_id)
+        if ledger is not None:
+            await self._addresses.seen(ledger, addresses)
+
     async def propose(self, contract: bytes) -> None:
         """Offer a clearing round to all who take part in it.
 
