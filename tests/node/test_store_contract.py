@@ -302,13 +302,16 @@ async def test_a_group_that_fails_in_its_last_part_leaves_nothing(store: LogStor
 async def test_after_a_failed_commit_every_write_fails_until_reopen(store: LogStore) -> None:
     await store.commit(group(0, 1))
     used = CommitGroup(size=2, records=[RecordRow(1, row(0).entry_id, 1, b"r", leaf(1))], checkpoint=b"note 2")
+    assert store.failure() is None
     with pytest.raises(StoreFailed):
         await store.commit(used)
+    assert isinstance(store.failure(), StoreFailed)
     with pytest.raises(StoreFailed, match="earlier write failed"):
         await store.commit(group(2, 1))
     with pytest.raises(StoreFailed, match="earlier write failed"):
         await store.meta_put("key", b"value")
     assert (await store.reopen()).size == 1
+    assert store.failure() is None
     await store.commit(group(1, 1))
     assert await store.find_entry(row(1).entry_id) == StoredEntry(1, 1_001, b"record 1")
 

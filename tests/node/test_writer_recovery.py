@@ -11,6 +11,7 @@ from ledger_kit import LedgerKit, seed
 from writer_kit import entries_of
 
 from ecot_node.ledger import follow
+from ecot_node.ledger import writer as writer_module
 from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.errors import NotWriting
 from ecot_node.ledger.port import RecordedEntry
@@ -182,4 +183,28 @@ async def test_a_snapshot_beyond_the_views_is_not_begun_from(kit: LedgerKit, tmp
     await record(writer, entries[6:])
     assert await shows_all(writer)
     assert views.shown == list(range(len(entries) + 1))
+    await writer.stop()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_store_in_which_a_small_write_failed_is_mended_without_an_entry(
+    kit: LedgerKit, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    monkeypatch.setattr(writer_module, "LOOK_INTERVAL_S", 0.001)
+    entries, store, views = entries_of(kit), MemoryStore(), FakeViews()
+    writer = make(kit, store, views)
+    await writer.start()
+    await record(writer, entries[:3])
+    store.fail_next_write(StoreFull("no space left") if is_full else None)
+    with pytest.raises(StoreFailed):
+        await store.meta_put("cosigned", b"a partner's checkpoint")
+    async with asyncio.timeout(20):
+        while store.failure() is not None:  # noqa: ASYNC110  the store tells nobody that it is well again
+            await asyncio.sleep(0)
+    await store.meta_put("cosigned", b"a partner's checkpoint")
+    assert await writer.read(lambda state: state.size) == 3
+    if is_full:  # an operator must make room
+        assert writer.status().reason == "store_full"
+    else:
+        await record(writer, entries[3:])
     await writer.stop()

@@ -53,6 +53,10 @@ class RecordClock:
         self._offset_ms = self._wall() - self._monotonic()
         self._is_confirmed = True
 
+    def wall_ms(self) -> int:
+        """Return the wall clock, milliseconds since 1970; it may go back."""
+        return self._wall()
+
     def next_ms(self) -> int:
         """Return the time for the next record: now, but never before the newest."""
         self._newest_ms = max(self._newest_ms, self._wall())

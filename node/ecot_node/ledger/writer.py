@@ -18,6 +18,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ from ecot_protocol.wire.reply import Outcome, RecordedBefore, Refused, Reply, Un
 R = TypeVar("R")
 log = structlog.get_logger("ecot.ledger")
 
+STORE_REASONS: Final = frozenset(("stopping", "store_failed", "store_full"))
+"""Why a store that failed is not opened again by the writer itself."""
 READ_ONLY_REASONS: Final = frozenset(("rules_unknown", "witness_ahead", "witness_unasked"))
 QUEUE_LIMIT: Final = 20_000
 """Entries that may wait; one more is answered with `Overloaded`."""
@@ -59,6 +62,8 @@ GROUP_LIMIT: Final = 2_000
 """Entries of one commit, so that no caller waits for a very long one."""
 MAYBE_RECORDED: Final = frozenset(("expired", "id_time_out_of_range", "id_used", "wrong_ledger"))
 """Refusals of an entry that may be in the log already (the last one: a genesis sent again)."""
+LOOK_INTERVAL_S: Final = 1.0
+"""How often a writer that has nothing to do looks whether its store failed somebody else."""
 REOPEN_TRIES: Final = 5
 REOPEN_PAUSE_S: Final = 0.2
 SEAL_LIFETIME_MS: Final = 60_000
@@ -309,6 +314,10 @@ class Writer:
         keys = self._state.coop.keys
         return any(signature.key_id in keys for signature in entry.signatures)
 
+    def wall_ms(self) -> int:
+        """Return the node's wall clock, milliseconds since 1970."""
+        return self._clock.wall_ms()
+
     @property
     def state(self) -> State:
         """The state as of the newest record, durable or not; another object once it was rebuilt. Read only."""
@@ -364,7 +373,7 @@ class Writer:
                     return
                 self._wake.clear()
                 if not self._queue:
-                    await self._wake.wait()
+                    await self._wait()
                 continue
             batch = await self._next()
             try:
@@ -397,6 +406,24 @@ class Writer:
         except Exception:
             log.exception("signatures_unchecked")
         return batch
+
+    async def _wait(self) -> None:
+        """Wait for entries; meanwhile, mend a store in which a write failed that was not ours.
+
+        Drafts, cosignatures, partners' checkpoints are written beside the groups. Where one of them failed, nothing can
+        be written until the store is reopened, and a node that has nothing of its own to record would never find out.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_INTERVAL_S):
+                await self._wake.wait()
+        failure = self._store.failure()
+        if failure is None or self._blocked in STORE_REASONS:
+            return
+        try:
+            await self._recover([], failure)
+        except Exception:  # as for a group: whatever broke, the writer is stopped, and says so
+            log.exception("writer_failed")
+            self.block("store_failed")
 
     def _take(self) -> list[Pending]:
         batch = [self._queue.popleft()]
@@ -547,7 +574,7 @@ class Writer:
 
     async def _recover(self, batch: list[Pending], error: StoreError) -> None:
         """After a failed commit: reopen, rebuild, tell each caller what the store holds."""
-        log.error("commit_failed", error=str(error))
+        log.error("commit_failed" if batch else "store_write_failed", error=str(error))
         published, missed = self._edge.size, list[RecordedEntry]()
 
         async def keep_missed(entries: list[RecordedEntry]) -> None:

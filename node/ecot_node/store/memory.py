@@ -235,6 +235,9 @@ class MemoryStore:
             raise StoreFenced(self._epoch, self.disk.epoch)
         return self._begin()
 
+    def failure(self) -> StoreError | None:
+        return self._broken
+
     async def close(self) -> None:
         self.release()
         self._state = "closed"

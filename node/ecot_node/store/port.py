@@ -27,7 +27,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ecot_node.store.errors import StoreLimit, StoreMisuse
+from ecot_node.store.errors import StoreError, StoreLimit, StoreMisuse
 
 HASH_BYTES: Final = 32
 """Length of every hash, salt and ledger id."""
@@ -268,6 +268,10 @@ class LogWrites(Protocol):
             StoreInUse: as `open`, where the lock went with the connection.
             StoreFailed: it can't be reached; may be tried again.
         """
+        ...
+
+    def failure(self) -> StoreError | None:
+        """Return the error after which every write fails until `reopen`; None if writes are taken."""
         ...
 
     async def close(self) -> None:

@@ -128,6 +128,9 @@ class PostgresStore(SqlStore):
                 await self._disconnect()
                 raise
 
+    def failure(self) -> StoreError | None:
+        return self._broken
+
     async def close(self) -> None:
         async with self._turn:
             await self._disconnect()

@@ -117,6 +117,9 @@ class SqliteStore(SqlStore):
             await self._disconnect()
             raise
 
+    def failure(self) -> StoreError | None:
+        return self._writer.failure if self._writer is not None else None
+
     async def close(self) -> None:
         await self._disconnect()
         if self._lock is not None:

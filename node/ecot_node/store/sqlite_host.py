@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiosqlite
 
+from ecot_node.store.errors import StoreError
 from ecot_node.store.folder_lock import FolderLock
 from ecot_node.store.writer_thread import WriterThread
 
@@ -32,6 +33,11 @@ class Lock(Protocol):
 
 class Writes(Protocol):
     """Who owns the connection that writes: see `WriterThread`, whose rules are the port's."""
+
+    @property
+    def failure(self) -> StoreError | None:
+        """What the first write that failed ended with; None if none did."""
+        ...
 
     def submit(self, work: Callable[[sqlite3.Connection], Result]) -> "asyncio.Future[Result]":
         """Do `work` after what was submitted before."""

@@ -42,6 +42,11 @@ class WriterThread:
         self._thread = threading.Thread(target=self._run, name="ecot-store-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def failure(self) -> StoreError | None:
+        """What the first write that failed ended with; None if none did."""
+        return self._broken
+
     def submit(self, work: Callable[[sqlite3.Connection], Result]) -> "asyncio.Future[Result]":
         """Queue `work`; the future gets its result, or the `StoreError` that it ended with."""
         future: asyncio.Future[Result] = self._loop.create_future()
