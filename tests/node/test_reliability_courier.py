@@ -59,6 +59,9 @@ class FakeWriter:
         self.has_taken.set()
         return Reply((Recorded(1, 1),), 1, (), "")
 
+    def wall_ms(self) -> int:
+        return 1_790_000_000_000
+
     def checkpoint(self) -> bytes:
         return b""
 

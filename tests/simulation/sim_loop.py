@@ -62,16 +62,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.steps = 0
         self.after_step: Callable[[], None] | None = None
         self.raised: list[dict[str, Any]] = []
+        self.errors: list[BaseException] = []
+        """What tasks ended with, whether anybody looked or not."""
         self.begun: list[asyncio.Task[Any]] = []
         self.set_exception_handler(lambda _, context: self.raised.append(context))
         self.set_task_factory(self._make_task)
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> "asyncio.Task[Any]":
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+        task.add_done_callback(self._keep_error)
         self.begun.append(task)
         if len(self.begun) > 2_000:
             self.begun = [one for one in self.begun if not one.done()]
         return task
+
+    def _keep_error(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.errors.append(error)
 
     def time(self) -> float:
         return self._now_s

@@ -374,24 +374,25 @@ class StoreWorld:
         return lambda store: store.commit(group)
 
 
-_images: list[dict[str, bytes]] = []
+_images: dict[bytes | None, dict[str, bytes]] = {}
 
 
-def new_image() -> dict[str, bytes]:
+def new_image(ledger: bytes | None = LEDGER) -> dict[str, bytes]:
     """Return the files of an empty store, made once by the store itself."""
-    if not _images:
-        _images.append(_make_image())
-    return _images[0]
+    if ledger not in _images:
+        _images[ledger] = _make_image(ledger)
+    return _images[ledger]
 
 
-def _make_image() -> dict[str, bytes]:
+def _make_image(ledger: bytes | None) -> dict[str, bytes]:
     disk = Disk(random.Random(0))
     sim_vfs.mount("new", disk)
     host = SimHost("new", random.Random(0))
+    seed_sqlite(1)
 
     async def make() -> None:
         store = make_store(host)
-        await store.open(ledger=LEDGER)
+        await store.open(ledger=ledger)
         await store.close()
 
     with virtual_loop(random.Random(0)) as loop:

@@ -10,12 +10,14 @@ A peer id is the identity multihash of the protobuf-encoded public key: ``00 24`
 Source: libp2p/specs, peer-ids/peer-ids.md.
 """
 
+from functools import lru_cache
 from typing import Final
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PREFIX: Final = bytes.fromhex("002408011220")
 
 
+@lru_cache(maxsize=1_024)
 def peer_id_of(public_key: bytes) -> str:
     """Return the peer id of a host key (33 bytes: algorithm number and Ed25519 key)."""
     raw = _PREFIX + public_key[1:]

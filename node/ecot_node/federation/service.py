@@ -17,7 +17,6 @@ When the writer rebuilt its state, the courier starts anew.
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -30,7 +29,6 @@ from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
 from ecot_node.federation.port import PeerId, PeerStatus, Transport
-from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.tree import prove
@@ -130,7 +128,7 @@ class FederationService:
         self._ticker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self._moved = asyncio.Event()
-        self._connected: set[PeerId] = set()
+        self._connected: dict[PeerId, None] = {}
 
     async def start(self) -> None:
         """Open the transport and begin."""
@@ -176,7 +174,7 @@ class FederationService:
         Raises:
             RemoteProtocolError: it is not sound.
         """
-        await self._with_courier(lambda courier: courier.propose(contract, wall_ms()))
+        await self._with_courier(lambda courier: courier.propose(contract, self._writer.wall_ms()))
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -192,19 +190,20 @@ class FederationService:
                 for peer_id in reconnected:
                     self._ask_head(self._ledger_of[peer_id])
                 if reconnected:
-                    await self._with_courier(lambda courier: courier.reconnected(wall_ms()))
+                    await self._with_courier(lambda courier: courier.reconnected(self._writer.wall_ms()))
             except StoreError as error:
                 log.warning("courier_waits", error=str(error))
             except Exception:  # whatever broke, the courier begins anew at the next tick; nothing is lost by it
                 log.exception("courier_failed")
 
-    def _find_reconnected(self) -> set[PeerId]:
+    def _find_reconnected(self) -> list[PeerId]:
         """Return the partners that can be reached now and could not be at the last look."""
         before = self._connected
-        self._connected = {one for one in self._ledger_of if self._transport.status(one).is_connected}
-        for peer_id in before - self._connected:
-            self._addresses.lost(self._ledger_of.get(peer_id, b""))
-        return self._connected - before
+        self._connected = {one: None for one in self._ledger_of if self._transport.status(one).is_connected}
+        for peer_id in before:
+            if peer_id not in self._connected:
+                self._addresses.lost(self._ledger_of.get(peer_id, b""))
+        return [one for one in self._connected if one not in before]
 
     def _ask_head(self, ledger: bytes) -> None:
         """Ask a partner for the newest checkpoint of our log that it cosigned."""
@@ -213,7 +212,7 @@ class FederationService:
             queue.put(AskHead(log_key.name))
 
     def _tell_head(self, courier: Courier) -> list[Output]:
-        return courier.head(self._writer.checkpoint(), wall_ms())
+        return courier.head(self._writer.checkpoint(), self._writer.wall_ms())
 
     def _on_recorded(self, _recorded: Sequence[RecordedEntry]) -> None:
         self._moved.set()
@@ -248,14 +247,14 @@ class FederationService:
         ledger = self._ledger_of.get(peer_id)
         if ledger is None:
             return
-        limits = self._limits.setdefault(ledger, PeerLimits(time.monotonic))
+        limits = self._limits.setdefault(ledger, PeerLimits(asyncio.get_running_loop().time))
         for raw in messages:
             try:
                 message = decode_message(raw)
                 deals = self._writer.state.federation
                 if not limits.allows(message, deals.promises, deals.decisions):
                     continue  # the partner asks again; a line in the log for each would be one more thing to flood
-                await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, wall_ms()))  # type: ignore[misc]
+                await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, self._writer.wall_ms()))  # type: ignore[misc]
                 await self._take_of_our_log(ledger, message)
             except RemoteProtocolError as error:
                 log.warning("message_refused", partner=ledger.hex(), code=error.code)
@@ -281,9 +280,10 @@ class FederationService:
             return
         good = {(line.name, line.key_id) for line in shown.signatures}
         further = {(key.name, key.key_id): key for key in self._further_keys(ledger)}
+        now_s = self._writer.wall_ms() // 1000
         for line in parse_signatures(message.lines):
             key = further.get((line.name, line.key_id))
-            if (line.name, line.key_id) in good or (key is not None and _is_good(shown.text, line, key)):
+            if (line.name, line.key_id) in good or (key is not None and _is_good(shown.text, line, key, now_s)):
                 name = f"{line.name}+{line.key_id.hex()}"
                 await self._store.cosignatures_put(message.size, name, line.format().encode())
 
@@ -341,7 +341,7 @@ class FederationService:
             further_cosigners=self._cosigners[1:],
             head_push_ms=HEAD_PUSH_MS,
         )
-        await self._carry_out(self._courier.head(self._writer.checkpoint(), wall_ms()))
+        await self._carry_out(self._courier.head(self._writer.checkpoint(), self._writer.wall_ms()))
 
     async def _do(self, output: Output, rest: deque[Output]) -> None:
         match output:
@@ -416,11 +416,12 @@ class FederationService:
             return  # the courier began anew meanwhile and finds the outcome in the state
         if isinstance(outcome, Recorded | RecordedBefore):
             note = self._writer.checkpoint()
-            await self._with_courier(lambda one: [*one.head(note, wall_ms()), *one.recorded(append, wall_ms())])
+            now_ms = self._writer.wall_ms()
+            await self._with_courier(lambda one: [*one.head(note, now_ms), *one.recorded(append, now_ms)])
         elif isinstance(outcome, Refused):
             code = outcome.code
             log.info("append_refused", kind=append.kind, code=code)
-            await self._with_courier(lambda one: one.refused(append, code, wall_ms()))
+            await self._with_courier(lambda one: one.refused(append, code, self._writer.wall_ms()))
         else:
             self._courier = None
 
@@ -431,7 +432,7 @@ class FederationService:
             self._store, self._writer.edge(), lambda reader: inclusion_proof(reader, read.index, read.size)
         )
         inclusion = Inclusion(hashes=hashes, index=read.index, record=row.record)
-        await self._with_courier(lambda courier: courier.proved(read, inclusion, wall_ms()))
+        await self._with_courier(lambda courier: courier.proved(read, inclusion, self._writer.wall_ms()))
 
     async def _read_growth(self, read: ReadGrowth) -> None:
         hashes = await prove(
@@ -440,9 +441,9 @@ class FederationService:
         await self._with_courier(lambda courier: courier.grown(read, hashes))
 
 
-def _is_good(text: str, line: NoteSignature, key: NoteVerifier) -> bool:
+def _is_good(text: str, line: NoteSignature, key: NoteVerifier, now_s: int) -> bool:
     """Tell whether a cosignature that no decision waits for holds, and was made just now."""
-    return key.verify(text, line.signature) and is_fresh(cosignature_time(line), wall_ms() // 1000)
+    return key.verify(text, line.signature) and is_fresh(cosignature_time(line), now_s)
 
 
 def _own_note(note: SignedNote) -> bytes:
