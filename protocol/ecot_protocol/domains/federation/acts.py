@@ -3,8 +3,10 @@
 
 from typing import Final
 
+from ecot_protocol.domains.federation.calls import CLEAR_COMMIT
 from ecot_protocol.domains.federation.decisions import DECIDE, RESOLVE
 from ecot_protocol.domains.federation.keys import FOLLOW_KEYS
+from ecot_protocol.domains.federation.obligations import CLAIM, OWE, WITHDRAW_OBLIGATION
 from ecot_protocol.domains.federation.peering import END_PEERING, GIVE_UP, PEER, RESUME_PEERING, SUSPEND_PEERING
 from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT
 from ecot_protocol.domains.federation.transfers import FORWARD, PROMISE, SEND
@@ -20,6 +22,10 @@ FEDERATION_TYPES: Final[tuple[AnyEntryType, ...]] = (
     SEND,
     FORWARD,
     PROMISE,
+    OWE,
+    CLAIM,
+    WITHDRAW_OBLIGATION,
+    CLEAR_COMMIT,
     CLEAR_ACCEPT,
     DECIDE,
     RESOLVE,

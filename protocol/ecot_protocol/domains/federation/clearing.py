@@ -38,8 +38,8 @@ class Edge(WireArray):
 
 
 def find_flow_problem(edges: Sequence[Edge], participant_count: int) -> str | None:
-    """Return what is wrong with a flow, or None: ``edges`` (order, places), ``flow`` (beyond a debt), ``conservation``,
-    ``idle`` (a participant of whom nothing is cleared). Takes time in the number of edges.
+    """Return what is wrong with a flow, or None: ``edges`` (order, places), ``flow`` (beyond a debt), ``conservation``.
+    Takes time in the number of edges.
     """
     pairs = [(edge.debtor, edge.creditor) for edge in edges]
     if any(first >= second for first, second in itertools.pairwise(pairs)):
@@ -52,9 +52,7 @@ def find_flow_problem(edges: Sequence[Edge], participant_count: int) -> str | No
     for edge in edges:
         out[edge.debtor] += edge.flow_minor
         into[edge.creditor] += edge.flow_minor
-    if out != into:
-        return "conservation"
-    return None if all(out) else "idle"
+    return "conservation" if out != into else None
 
 
 def is_optimal(edges: Sequence[Edge], potentials: Sequence[int]) -> bool:

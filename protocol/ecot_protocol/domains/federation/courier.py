@@ -17,9 +17,11 @@ Rules:
 - One entry a deal is under way at a time; if the host loses one, it starts a new courier, as after a crash.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from ecot_protocol.domains.federation.caller import Boards, Caller
 from ecot_protocol.domains.federation.decider import Decider
 from ecot_protocol.domains.federation.messages import (
     AbortAsked,
@@ -40,6 +42,17 @@ from ecot_protocol.domains.federation.messages import (
     Stale,
     Unheard,
     decode_message,
+)
+from ecot_protocol.domains.federation.netting import Solution, decode_call
+from ecot_protocol.domains.federation.netting_messages import (
+    AskBest,
+    AskBoard,
+    AskReveal,
+    Board,
+    CallShown,
+    Committed,
+    Revealed,
+    Solved,
 )
 from ecot_protocol.domains.federation.outputs import Append, Output, ReadGrowth, ReadRecord, Tell
 from ecot_protocol.domains.federation.participant import Participant
@@ -91,6 +104,7 @@ class Courier:
         self._participant = Participant(self._work)
         self._decider = Decider(self._work, self._quorum, self._participant.offered)
         self._participant.decider = self._decider
+        self._boards, self._caller = Boards(self._work), Caller(self._work)
         self._pushed_at_ms = 0
         self._head_push_ms = head_push_ms
 
@@ -124,6 +138,7 @@ class Courier:
         for tid in [*self._state.federation.promises]:
             outputs += self._participant.look(tid, now_ms)
         outputs += self._decider.tick(now_ms)
+        outputs += self._to_ourselves([*self._boards.tick(now_ms), *self._caller.tick(now_ms)], now_ms)
         outputs += self._participant.settle(now_ms)
         if now_ms - self._pushed_at_ms >= self._head_push_ms and self._quorum.head is not None:
             outputs += self._push_head(now_ms)
@@ -143,6 +158,8 @@ class Courier:
     def recorded(self, append: Append, now_ms: int) -> list[Output]:
         """Learn that an entry of ours is durable; `head` has been told of it before."""
         outputs = [*self._participant.recorded(append)]
+        if append.kind == "commit_offers":
+            return [*outputs, *self._to_ourselves([*self._caller.recorded(append, now_ms)], now_ms)]
         for tid in append.tids:
             if append.kind in ("abort", "commit"):
                 self._decider.decided(tid)
@@ -151,6 +168,8 @@ class Courier:
 
     def refused(self, append: Append, code: str, now_ms: int) -> list[Output]:
         """Learn that an entry of ours was refused, and why."""
+        if append.kind == "commit_offers":
+            self._caller.refused(append)
         return [*self._participant.entry_refused(append, code, now_ms), *self._participant.settle(now_ms)]
 
     def proved(self, read: ReadRecord, inclusion: Inclusion, now_ms: int) -> list[Output]:
@@ -175,6 +194,35 @@ class Courier:
         offers: list[Output] = [Tell(one, Offer(contract)) for one in deal.ledgers if one != self._work.ledger]
         is_ours = self._work.ledger in deal.ledgers
         return [*offers, *(self._participant.offered(contract, now_ms) if is_ours else ())]
+
+    def call(self, raw: bytes, now_ms: int) -> list[Output]:
+        """Call ledgers, ourselves perhaps among them, to a round of clearing: `raw` is the statement of the call.
+
+        Raises:
+            RemoteProtocolError: it isn't sound, or we decide it and may not.
+        """
+        board = decode_call(raw).terms.decision.ledger
+        return self._to_ourselves([Tell(board, CallShown(raw))], now_ms)
+
+    def solved(self, call: bytes, solution: Solution, now_ms: int) -> list[Output]:
+        """Take the answer to a `Solve`; one that is wrong is dropped."""
+        try:
+            return self._to_ourselves([*self._caller.found(call, solution, now_ms)], now_ms)
+        except RemoteProtocolError:
+            return []
+
+    def _to_ourselves(self, outputs: list[Output], now_ms: int) -> list[Output]:
+        """Take what is meant for ourselves, when we keep the board of a round that we are called to."""
+        rest: list[Output] = []
+        for output in outputs:
+            if isinstance(output, Tell) and output.ledger == self._work.ledger:
+                with contextlib.suppress(RemoteProtocolError):  # we stay out of a round that we may not take part in
+                    rest += self._to_ourselves(
+                        [*self._take_of_netting(self._work.ledger, output.message, now_ms)], now_ms
+                    )
+            else:
+                rest.append(output)
+        return rest
 
     def cosigned_target(self) -> SignedNote | None:
         """Return the checkpoint of our own log that is being cosigned, with the cosignatures that were found good."""
@@ -204,15 +252,48 @@ class Courier:
             case Refused():
                 yield from self._participant.told_refused(sender, message, now_ms)
             case Offer(contract):
-                yield from self._participant.offered(contract, now_ms)
+                if round_of(contract)[1].call is None:  # those of a call follow from it, and are not offered
+                    yield from self._participant.offered(contract, now_ms)
             case Accepted(contract, promises):
                 yield from self._decider.accepted(sender, contract, promises, now_ms)
             case AbortAsked(contract):
                 yield from self._decider.abort_asked(sender, contract, now_ms)
             case Push() | Cosigned() | Stale() | AskHead() | Head():
                 yield from self._take_of_log(sender, message, now_ms)
-            case Problem():
+            case _:
+                yield from self._to_ourselves([*self._take_of_netting(sender, message, now_ms)], now_ms)
+
+    def _take_of_netting(self, sender: bytes, message: Message, now_ms: int) -> Iterator[Output]:
+        match message:
+            case CallShown(call):
+                if decode_call(call).terms.decision.ledger == self._work.ledger:
+                    yield from self._boards.open(sender, call, now_ms)
+                yield from self._caller.called(sender, call, now_ms)
+            case Committed():
+                yield from self._boards.committed(sender, message, now_ms)
+            case AskBoard(call):
+                yield from self._boards.asked(sender, call, now_ms)
+            case AskReveal():
+                yield from self._boards.asked_reveal(sender, message)
+            case AskBest(call):
+                yield from self._boards.asked_best(sender, call)
+            case Board():
+                yield from self._caller.shown(sender, message, now_ms)
+            case Revealed():
+                yield from self._boards.revealed(sender, message, now_ms)
+                yield from self._caller.revealed(sender, message, now_ms)
+            case Solved():
+                yield from self._boards.solved(sender, message, now_ms)
+                yield from self._caller.best(sender, message)
+                yield from self._accept_expected(now_ms)
+            case _:
                 pass
+
+    def _accept_expected(self, now_ms: int) -> Iterator[Output]:
+        """Take part in the deals that follow from a round that we checked."""
+        for raw in self._caller.take_expected():
+            if self._work.ledger in round_of(raw)[0].ledgers:
+                yield from self._participant.offered(raw, now_ms)
 
     def _take_of_log(
         self, sender: bytes, message: Push | Cosigned | Stale | AskHead | Head, now_ms: int

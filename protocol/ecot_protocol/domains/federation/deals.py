@@ -20,7 +20,7 @@ import msgspec
 from ecot_protocol.domains.federation.clearing import Edge, find_flow_problem
 from ecot_protocol.domains.federation.statements import DecisionPolicy, encode_terms, is_policy_sound
 from ecot_protocol.errors import RemoteProtocolError
-from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, Integer, Positive, UnitCode, Wire
+from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, Integer, Positive, UnitCode, Wire, WireArray
 from ecot_protocol.wire.entry import commitment
 from ecot_protocol.wire.keys import PublicKey, is_public_key
 from ecot_protocol.wire.statement import Statement, decode_statement, statement_id
@@ -124,25 +124,49 @@ class Draft(Wire):
     units: Annotated[tuple[UnitCode, ...], _PATH]
 
 
+class Pseudonym(WireArray):
+    """A member of the participant at `place`, under a name that holds for one round (`netting.pseudonym_of`)."""
+
+    place: Count
+    name: Id
+
+
+class MemberEdge(WireArray):
+    """What is cleared of an obligation; debtor and creditor are places among the round's pseudonyms, from 0."""
+
+    debtor: Count
+    creditor: Count
+    obligation: Id
+    flow_minor: Positive
+
+
 class Round(Wire):
-    """A clearing of what ledgers owe each other in one unit, so that nobody's net position changes.
+    """A clearing of what ledgers, and members of theirs, owe each other in one unit: nobody's net position changes.
 
     Attributes:
         agents: agent keys of the participants, in the order of the statement's ledgers.
+        call: id of the call that it follows from (`netting`); nil: of none.
         decision: who decides.
         earliest_abort_ms: as in a contract.
         edges: debts between participants (their places in the statement's ledgers) and what of each is cleared.
+        matched: hash of all debts of the call; nil without one.
+        members: parts of obligations between members, ascending by obligation, each once.
         nonce: 16 bytes that tell two like rounds apart.
         potentials: empty, or one integer a participant: the proof that no flow clears more (`clearing.is_optimal`).
+        pseudonyms: of the members, ascending, each once.
         unit: of all amounts.
     """
 
-    agents: Annotated[tuple[PublicKey, ...], msgspec.Meta(min_length=2, max_length=64)]
+    agents: Annotated[tuple[PublicKey, ...], msgspec.Meta(min_length=1, max_length=64)]
+    call: Id | None
     decision: DecisionPolicy
     earliest_abort_ms: Count
-    edges: Annotated[tuple[Edge, ...], msgspec.Meta(min_length=2, max_length=MAX_EDGES)]
+    edges: Annotated[tuple[Edge, ...], msgspec.Meta(max_length=MAX_EDGES)]
+    matched: Hash | None
+    members: Annotated[tuple[MemberEdge, ...], msgspec.Meta(max_length=MAX_EDGES)]
     nonce: Id
     potentials: Annotated[tuple[Integer, ...], msgspec.Meta(max_length=64)]
+    pseudonyms: Annotated[tuple[Pseudonym, ...], msgspec.Meta(max_length=2 * MAX_EDGES)]
     unit: UnitCode
 
 
@@ -269,4 +293,32 @@ def _find_round_problem(statement: Statement, terms: Round) -> str | None:
         return "earliest_abort_ms"
     if terms.potentials and len(terms.potentials) != total:
         return "potentials"
-    return find_flow_problem(terms.edges, total)
+    if (terms.call is None) != (terms.matched is None) or (terms.call is None and terms.members):
+        return "call"
+    if terms.members and terms.potentials:  # what is proved to be the most is then the whole round, not a deal of it
+        return "potentials"
+    touched = {place for edge in terms.edges if edge.flow_minor for place in (edge.debtor, edge.creditor)}
+    touched |= {one.place for one in terms.pseudonyms}
+    if touched != set(range(total)):
+        return "idle"
+    return find_flow_problem(terms.edges, total) or _find_members_problem(terms, total)
+
+
+def _find_members_problem(terms: Round, total: int) -> str | None:
+    names = [(one.place, one.name) for one in terms.pseudonyms]
+    obligations = [one.obligation for one in terms.members]
+    if names != sorted(set(names)) or any(place >= total for place, _ in names):
+        return "pseudonyms"
+    if obligations != sorted(set(obligations)):
+        return "members"
+    net = [0] * len(names)
+    used = set()
+    for edge in terms.members:
+        if edge.debtor == edge.creditor or max(edge.debtor, edge.creditor) >= len(names):
+            return "members"
+        net[edge.debtor] += edge.flow_minor
+        net[edge.creditor] -= edge.flow_minor
+        used |= {edge.debtor, edge.creditor}
+    if any(net):
+        return "conservation"
+    return None if len(used) == len(names) else "idle"

@@ -25,6 +25,7 @@ from ecot_protocol.domains.federation.deals import (
     SignatureBytes,
     decode_deal,
 )
+from ecot_protocol.domains.federation.obligations import rows_of
 from ecot_protocol.domains.federation.proofs import (
     CheckpointBytes,
     Inclusion,
@@ -33,6 +34,7 @@ from ecot_protocol.domains.federation.proofs import (
     proof_wrong,
     require_included,
 )
+from ecot_protocol.domains.federation.rounds import resolve_round
 from ecot_protocol.domains.federation.state import Decided, FederationState, Outcome, Promised
 from ecot_protocol.domains.federation.statements import MAX_WITNESSES, DecisionPolicy, LogKey, Witness
 from ecot_protocol.domains.federation.transfers import node_signs
@@ -227,7 +229,10 @@ def _resolve(state: FederationState, act: Act[Resolve], _at: int) -> list[Fact]:
         _, tid, outcome = read_decision(decision.record)
         promised = state.federation.settle(tid)
         resolved = facts.DealResolved(tid=tid, role=promised.role, outcome=outcome, decider=promised.decision.ledger)
-        moved = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
+        if promised.role == "clearing":
+            moved = resolve_round(state, tid, is_committed=outcome == "commit")
+        else:
+            moved = state.accounts.post(tid) if outcome == "commit" else state.accounts.void(tid)
         result += [resolved, *moved]
     return result
 
@@ -244,6 +249,8 @@ def _resolve_parties(state: FederationState, act: Act[Resolve]) -> tuple[bytes, 
 def _owners(state: FederationState, tid: bytes) -> tuple[bytes, ...]:
     reservation = state.accounts.reservations.get(tid)
     owners = {key.owner for leg in reservation.legs for key in (leg.payer, leg.payee)} if reservation else set()
+    for hold in state.federation.holds.get(tid) or ():
+        owners.add(rows_of(state.federation, is_debtor=hold.is_debtor)[hold.obligation].member)
     return tuple(sorted(owners))
 
 

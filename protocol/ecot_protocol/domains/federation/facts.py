@@ -86,11 +86,14 @@ class TransferForwarded(Fact):
 
 
 class RoundAccepted(Fact):
-    """Our part of a clearing is promised: amounts (minor units) by partner, positive if we owed them."""
+    """Our part of a clearing is promised: amounts (minor units) by partner, positive if we owed them. `call`: the round
+    that it follows from, or None.
+    """
 
     tid: bytes
     unit: str
     cleared: tuple[tuple[bytes, int], ...]
+    call: bytes | None
 
 
 class DealDecided(Fact):
@@ -114,3 +117,45 @@ class DealDoubtful(Fact):
 
     tid: bytes
     partner: bytes
+
+
+class ObligationOffered(Fact):
+    """A member offers for clearing what it owes (`is_debtor`), or is owed by, a member of `other_ledger`."""
+
+    obligation: bytes
+    is_debtor: bool
+    member: bytes
+    other_ledger: bytes
+    unit: str
+    amount_minor: int
+    due_ms: int | None
+
+
+class ObligationWithdrawn(Fact):
+    """A member took back what it offered; `left_minor` was not cleared."""
+
+    obligation: bytes
+    is_debtor: bool
+    left_minor: int
+
+
+class ObligationCleared(Fact):
+    """A round cleared a part of what a member owes, or is owed; `left_minor` is what is still owed."""
+
+    obligation: bytes
+    is_debtor: bool
+    member: bytes
+    unit: str
+    cleared_minor: int
+    left_minor: int
+
+
+class RoundCommitted(Fact):
+    """This ledger takes part in a round and committed to `count` leaves under a Merkle root of what it offers."""
+
+    call: bytes
+    unit: str
+    ledgers: tuple[bytes, ...]
+    decider: bytes
+    count: int
+    root: bytes

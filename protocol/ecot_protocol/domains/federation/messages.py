@@ -14,6 +14,7 @@ import msgspec
 
 from ecot_protocol.domains.federation.deals import MAX_HOPS, MAX_PATH, DealBytes, SignatureBytes
 from ecot_protocol.domains.federation.mirrors import Tids
+from ecot_protocol.domains.federation.netting_messages import NettingMessage
 from ecot_protocol.domains.federation.openings import Sealed
 from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, RecordProof
 from ecot_protocol.domains.federation.statements import KeyName
@@ -229,6 +230,7 @@ Message = (
     | Propose
     | Answered
     | KeysShown
+    | NettingMessage
 )
 PartnerMessage = (
     MirrorShown | AskMirror | AskMoves | MovesShown | AskRecord | RecordShown | Propose | Answered | KeysShown

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ecot_protocol.domains.federation.messages import Message
+from ecot_protocol.domains.federation.netting import Matched
 from ecot_protocol.wire.entry import Attachment
 
-AppendKind = Literal["abort", "accept", "commit", "forward", "promise", "resolve"]
+AppendKind = Literal["abort", "accept", "commit", "commit_offers", "forward", "promise", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,26 @@ class KeepFork:
 
 
 @dataclass(frozen=True, slots=True)
+class Solve:
+    """Find a flow that clears as much as possible of the debts of a round; answered by `Courier.solved`, or not."""
+
+    call: bytes
+    matched: Matched
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRound:
+    """Keep all that a round consisted of, so that it can be checked again (`caller.read_round`)."""
+
+    call: bytes
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ahead:
     """Stop writing: this checkpoint of our own log, shown by a witness, is longer than our log or of another one."""
 
     checkpoint: bytes
 
 
-Output = Ahead | Append | Keep | KeepFork | ReadGrowth | ReadRecord | Tell
+Output = Ahead | Append | Keep | KeepFork | KeepRound | Solve | ReadGrowth | ReadRecord | Tell

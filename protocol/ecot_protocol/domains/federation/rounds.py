@@ -8,15 +8,16 @@ is recorded, the agent's signature over the round's statement may go to the deci
 A round has one unit. So it passes only through peerings whose two sides trade in that unit at 1 to 1.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.clearing import is_optimal
 from ecot_protocol.domains.federation.deals import ABORT_WINDOW_MS, Deal, DealBytes, Round, decode_deal
 from ecot_protocol.domains.federation.limits import RESERVE_REASONS, check_reserve
+from ecot_protocol.domains.federation.obligations import find_hold_problem, hold_part, release_part, rows_of
 from ecot_protocol.domains.federation.proofs import proof_wrong
-from ecot_protocol.domains.federation.state import FederationState, Promised, partner_account
-from ecot_protocol.domains.federation.statements import Peering
+from ecot_protocol.domains.federation.state import FederationState, Hold, Promised, partner_account
+from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import Leg
@@ -75,25 +76,92 @@ def _check(state: FederationState, act: Act[ClearAccept], at: int) -> Reason | N
         return Reason.of("deal_decided", tid=deal.tid.hex())
     if deal.tid in state.federation.promises or deal.tid in state.federation.settled:
         return Reason.of("promise_repeated", tid=deal.tid.hex())
-    cleared = cleared_of(ledger, deal, terms)
-    for partner in cleared:
-        reason = _check_powers(state, deal, terms, partner)
+    cleared, own = cleared_of(ledger, deal, terms), own_members(ledger, deal, terms)
+    for partner in sorted({*cleared, *own.ledgers} - {ledger}):
+        reason = _check_powers(state, deal, terms, partner, is_mirror=partner in cleared)
         if reason is not None:
             return reason
+    if not accepts_policy(state, terms.decision):
+        return Reason.of("decider_not_accepted", ledger=terms.decision.ledger.hex())
     if at >= terms.earliest_abort_ms:
         return Reason.of("promise_too_late", earliest_abort_ms=terms.earliest_abort_ms)
     if terms.earliest_abort_ms > at + ABORT_WINDOW_MS:
         return Reason.of("abort_time_out_of_range", last_ms=at + ABORT_WINDOW_MS)
     for partner, amount_minor in cleared.items():
-        if not _is_owed(state, partner, terms.unit, amount_minor):
+        available = available_minor(state, partner, terms.unit)
+        if not (0 < amount_minor <= available or available <= amount_minor < 0):
             return Reason.of("debt_too_small", partner=partner.hex(), amount_minor=abs(amount_minor))
+    reason = _check_members(state, own, terms.unit)
+    if reason is not None:
+        return reason
     if not cleared:
-        return Reason.of("round_not_ours")
+        return None if own.holds else Reason.of("round_not_ours")
     reason = state.federation.check_pending(cleared)
     return reason or check_reserve(state, _legs(terms.unit, cleared), at)
 
 
-def _check_powers(state: FederationState, deal: Deal, terms: Round, partner: bytes) -> Reason | None:
+class OwnMembers(NamedTuple):
+    """What a round clears of obligations of our own members.
+
+    Attributes:
+        holds: the parts, of each side that is ours.
+        names: for each, the pseudonym that stands for the member.
+        others: for each, the ledger of the other side.
+    """
+
+    holds: tuple[Hold, ...]
+    names: tuple[bytes, ...]
+    others: tuple[bytes, ...]
+
+    @property
+    def ledgers(self) -> frozenset[bytes]:
+        """The ledgers of the other sides."""
+        return frozenset(self.others)
+
+
+def own_members(ledger: bytes, deal: Deal, terms: Round) -> OwnMembers:
+    """Return what a round clears of obligations of this ledger's members."""
+    own = deal.ledgers.index(ledger)
+    holds: list[Hold] = []
+    names: list[bytes] = []
+    others: list[bytes] = []
+    for edge in terms.members:
+        sides = (terms.pseudonyms[edge.debtor], terms.pseudonyms[edge.creditor])
+        for side, other, is_debtor in ((sides[0], sides[1], True), (sides[1], sides[0], False)):
+            if side.place == own:
+                holds.append(Hold(amount_minor=edge.flow_minor, is_debtor=is_debtor, obligation=edge.obligation))
+                names.append(side.name)
+                others.append(deal.ledgers[other.place])
+    return OwnMembers(tuple(holds), tuple(names), tuple(others))
+
+
+def _check_members(state: FederationState, own: OwnMembers, unit: str) -> Reason | None:
+    """Tell whether what is to be cleared stands, and each pseudonym is one member, whose claims and debts then fall by
+    the same amount.
+    """
+    members: dict[bytes, bytes] = {}
+    for hold, name, other in zip(own.holds, own.names, own.others, strict=True):
+        reason = find_hold_problem(state.federation, hold, unit)
+        if reason is not None:
+            return reason
+        row = rows_of(state.federation, is_debtor=hold.is_debtor)[hold.obligation]
+        if row.other_ledger != other or members.setdefault(name, row.member) != row.member:
+            return Reason.of("pseudonym_mismatch", obligation=hold.obligation.hex())
+    return None
+
+
+def accepts_policy(state: FederationState, policy: DecisionPolicy) -> bool:
+    """Tell whether our board let the node clear under this very policy: by a peering that shares ``clearing``."""
+    for ledger in state.federation.peers:
+        peer = state.federation.active_peer(ledger)
+        if peer is not None and "clearing" in peer.peering.shared and peer.peering.decider(policy.ledger) == policy:
+            return True
+    return False
+
+
+def _check_powers(
+    state: FederationState, deal: Deal, terms: Round, partner: bytes, *, is_mirror: bool
+) -> Reason | None:
     peer = state.federation.active_peer(partner)
     if peer is None:
         return Reason.of("peer_unknown", partner=partner.hex())
@@ -104,21 +172,23 @@ def _check_powers(state: FederationState, deal: Deal, terms: Round, partner: byt
         return Reason.of("decider_not_accepted", ledger=terms.decision.ledger.hex())
     if terms.agents[deal.ledgers.index(partner)] != peering.side_of(partner).agent:
         return Reason.of("agent_key_mismatch", partner=partner.hex())
-    return None if _is_at_par(peering, terms.unit) else Reason.of("clearing_unit_wrong", unit=terms.unit)
+    if is_mirror and not is_at_par(peering, terms.unit):
+        return Reason.of("clearing_unit_wrong", unit=terms.unit)
+    return None
 
 
-def _is_at_par(peering: Peering, unit: str) -> bool:
+def is_at_par(peering: Peering, unit: str) -> bool:
+    """Tell whether both sides trade in the unit, at 1 to 1."""
     return peering.rate.numerator == peering.rate.denominator and all(side.unit == unit for side in peering.sides)
 
 
-def _is_owed(state: FederationState, partner: bytes, unit: str, amount_minor: int) -> bool:
-    """Tell whether the partner's account still has that much on that side, what is promised to leave it apart."""
+def available_minor(state: FederationState, partner: bytes, unit: str) -> int:
+    """Return what may be cleared with a partner, what is promised to leave its account apart: positive if we owe it."""
     account = state.accounts.rows.get(partner_account(partner, unit))
     if account is None:
-        return False
-    if amount_minor > 0:
-        return account.balance_minor - account.reserved_out_minor >= amount_minor
-    return account.balance_minor + account.reserved_in_minor <= amount_minor
+        return 0
+    owing = max(account.balance_minor - account.reserved_out_minor, 0)
+    return owing or min(account.balance_minor + account.reserved_in_minor, 0)
 
 
 def _legs(unit: str, cleared: dict[bytes, int]) -> tuple[Leg, ...]:
@@ -139,23 +209,41 @@ def _legs(unit: str, cleared: dict[bytes, int]) -> tuple[Leg, ...]:
 
 def _effect(state: FederationState, act: Act[ClearAccept], at: int) -> list[Fact]:
     deal, terms = round_of(act.payload.contract)
-    cleared = cleared_of(state.coop.founded.ledger, deal, terms)
+    ledger = state.coop.founded.ledger
+    cleared, own = cleared_of(ledger, deal, terms), own_members(ledger, deal, terms)
     promised = Promised(
         closes_at_ms=deal.closes_at_ms,
         decision=terms.decision,
         earliest_abort_ms=deal.earliest_abort_ms,
         index=act.index,
         is_doubtful=False,
-        partners=tuple(sorted(cleared)),
+        partners=tuple(sorted({*cleared, *own.ledgers} - {ledger})),
         role="clearing",
     )
     state.federation.promise(deal.tid, promised, at)
-    accepted = facts.RoundAccepted(tid=deal.tid, unit=terms.unit, cleared=tuple(cleared.items()))
+    for hold in own.holds:
+        hold_part(state.federation, hold)
+    if own.holds:
+        state.federation.holds[deal.tid] = own.holds
+    accepted = facts.RoundAccepted(tid=deal.tid, unit=terms.unit, cleared=tuple(cleared.items()), call=terms.call)
     mirrors = [
         facts.MirrorPromised(tid=deal.tid, partner=partner, own_minor=-amount, partner_minor=amount)
         for partner, amount in cleared.items()
     ]
-    return [accepted, *mirrors, *state.accounts.reserve(deal.tid, _legs(terms.unit, cleared))]
+    reserved = state.accounts.reserve(deal.tid, _legs(terms.unit, cleared)) if cleared else []
+    return [accepted, *mirrors, *reserved]
+
+
+def resolve_round(state: FederationState, tid: bytes, *, is_committed: bool) -> list[Fact]:
+    """Clear, or release, what a round holds."""
+    found: list[Fact] = []
+    for hold in state.federation.holds.get(tid) or ():
+        found += release_part(state.federation, hold, is_cleared=is_committed)
+    if tid in state.federation.holds:
+        del state.federation.holds[tid]
+    if tid in state.accounts.reservations:
+        found += state.accounts.post(tid) if is_committed else state.accounts.void(tid)
+    return found
 
 
 CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(
@@ -179,6 +267,8 @@ CLEAR_ACCEPT: Final[EntryType[FederationState, ClearAccept]] = EntryType(
         "promise_too_late",
         "abort_time_out_of_range",
         "debt_too_small",
+        "obligation_unknown",
+        "pseudonym_mismatch",
         "round_not_ours",
         "too_many_pending",
         *RESERVE_REASONS,

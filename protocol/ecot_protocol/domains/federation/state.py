@@ -9,6 +9,7 @@ Retirement:
   promise, if one stood here, is resolved. From its earliest abort on no promise of the deal can be recorded, from its
   closing on no decision without a promise: so nothing that was decided can be decided again. Decisions go in the order
   in which they were recorded, when a later one is recorded.
+- An obligation goes when it is cleared in full or withdrawn; a call when its earliest abort has passed.
 - A round that was resolved here is remembered until its earliest abort, from when it can't be accepted any more: or a
   repeated offer would clear it twice. The same holds for a transfer that was forwarded here, or promised to a payee
   while another ledger decides: the signatures that a decider has seen would commit it again. (The payer's ledger needs
@@ -29,7 +30,7 @@ from ecot_protocol.domains.trade.state import BARTER
 from ecot_protocol.ledger.accounts import AccountKey, Accounts
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.ledger.table import Table
-from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
+from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, UnitCode, Wire
 
 PARTNER: Final = "partner"
 """Purpose of the account of a partner ledger: positive if we owe it."""
@@ -85,7 +86,7 @@ class Promised(Wire):
     earliest_abort_ms: Count
     index: Count
     is_doubtful: bool
-    partners: Annotated[tuple[Hash, ...], msgspec.Meta(min_length=1, max_length=64)]
+    partners: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=64)]
     role: Role
 
 
@@ -97,10 +98,36 @@ class Decided(Wire):
     outcome: Outcome
 
 
+class Offered(Wire):
+    """What a member offered for clearing of what it owes, or is owed (`obligations`).
+
+    Attributes:
+        amount_minor: what is still owed.
+        held_minor: of it, in rounds that are accepted and not decided.
+        member: the debtor or the creditor, of this ledger.
+        other_ledger: of the other member; may be this one.
+        unit: of the amounts.
+    """
+
+    amount_minor: Count
+    held_minor: Count
+    member: Id
+    other_ledger: Hash
+    unit: UnitCode
+
+
+class Hold(Wire):
+    """A part of an obligation that a round not decided yet would clear; of what a member owes, or is owed."""
+
+    amount_minor: Positive
+    is_debtor: bool
+    obligation: Id
+
+
 class FederationSlice:
     """State of the domain."""
 
-    __slots__ = ("decisions", "peers", "pending", "promises", "settled")
+    __slots__ = ("calls", "claimed", "decisions", "holds", "offers", "owed", "peers", "pending", "promises", "settled")
 
     def __init__(self) -> None:
         self.peers: Table[bytes, Peer] = Table("federation.peers", Hash, Peer)
@@ -108,10 +135,17 @@ class FederationSlice:
         self.pending: Table[bytes, int] = Table("federation.pending", Hash, Count)
         self.decisions: Table[bytes, Decided] = Table("federation.decisions", Id, Decided)
         self.settled: Table[bytes, int] = Table("federation.settled", Id, Count)
+        self.owed: Table[bytes, Offered] = Table("federation.owed", Id, Offered)
+        self.claimed: Table[bytes, Offered] = Table("federation.claimed", Id, Offered)
+        self.offers: Table[bytes, int] = Table("federation.offers", Id, Count)
+        self.holds: Table[bytes, tuple[Hold, ...]] = Table("federation.holds", Id, tuple[Hold, ...])
+        self.calls: Table[bytes, int] = Table("federation.calls", Id, Count)
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        return (self.peers, self.promises, self.pending, self.decisions, self.settled)  # type: ignore[return-value]
+        deals = (self.peers, self.promises, self.pending, self.decisions, self.settled)
+        rounds = (self.owed, self.claimed, self.offers, self.holds, self.calls)
+        return (*deals, *rounds)  # type: ignore[return-value]
 
     def active_peer(self, ledger: bytes) -> Peer | None:
         """Return the peer with whom new deals can be made, if this ledger is one."""
@@ -160,6 +194,16 @@ class FederationSlice:
             over.append(tid)
         for tid in over:
             del self.decisions[tid]
+
+    def forget_calls(self, at: int) -> None:
+        """Retire calls from the oldest on, as long as their time is over: nobody can commit to them again."""
+        over = []
+        for call, until_ms in self.calls.items():
+            if until_ms > at:
+                break
+            over.append(call)
+        for call in over:
+            del self.calls[call]
 
     def _forget_settled(self, at: int) -> None:
         """Retire resolved deals from the oldest on, as long as their earliest abort has passed."""
