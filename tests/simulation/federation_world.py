@@ -320,11 +320,15 @@ class World:
         decider = self.random.choice(list(self.nodes.values()))
         terms = Round(
             agents=tuple(self.nodes[one].kit.agent.public_key for one in ledgers),
+            call=None,
             decision=policy(decider.kit, [node.kit for node in self.nodes.values()]),
             earliest_abort_ms=self.now + 45_000,
             edges=tuple(sorted(edges, key=lambda edge: (edge.debtor, edge.creditor))),
+            matched=None,
+            members=(),
             nonce=self.random.randbytes(16),
             potentials=(),
+            pseudonyms=(),
             unit="BART",
         )
         return encode_round(terms, ledgers)

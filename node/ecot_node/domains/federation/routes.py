@@ -456,11 +456,15 @@ def _rounds(state: State, body: ClearingBody, now_ms: int) -> list[tuple[bytes, 
     for proposal in proposals:
         terms = Round(
             agents=tuple(_agent_of(state, ledger) for ledger in proposal.ledgers),
+            call=None,
             decision=_policy(state, decider),
             earliest_abort_ms=now_ms + ROUND_LIFETIME_MS,
             edges=proposal.edges,
+            matched=None,
+            members=(),
             nonce=os.urandom(16),
             potentials=proposal.potentials,
+            pseudonyms=(),
             unit=body.unit,
         )
         rounds.append((encode_round(terms, proposal.ledgers), sum(edge.flow_minor for edge in proposal.edges)))

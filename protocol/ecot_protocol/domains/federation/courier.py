@@ -258,6 +258,11 @@ class Courier:
                 yield from self._decider.accepted(sender, contract, promises, now_ms)
             case AbortAsked(contract):
                 yield from self._decider.abort_asked(sender, contract, now_ms)
+            case _:
+                yield from self._take_other(sender, message, now_ms)
+
+    def _take_other(self, sender: bytes, message: Message, now_ms: int) -> Iterator[Output]:
+        match message:
             case Push() | Cosigned() | Stale() | AskHead() | Head():
                 yield from self._take_of_log(sender, message, now_ms)
             case _:
