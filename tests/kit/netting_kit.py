@@ -23,7 +23,7 @@ def solve(matched: Matched) -> Solution:
     place = {vertex: number for number, vertex in enumerate(vertices)}
     ends = [(place[edge.debtor], place[edge.creditor]) for edge in matched.edges]
     flows = [0] * len(ends)
-    while True:
+    while ends:
         potentials, cycle = _find_cycle(len(vertices), ends, [edge.amount_minor for edge in matched.edges], flows)
         if not cycle:
             return Solution(matched.hash, tuple(flows), tuple(potentials))
@@ -33,6 +33,7 @@ def solve(matched: Matched) -> Solution:
         )
         for number, is_forward in cycle:
             flows[number] += amount if is_forward else -amount
+    return Solution(matched.hash, (), ())
 
 
 def _find_cycle(

@@ -198,7 +198,7 @@ class World:
         self.refusals: list[tuple[str, str]] = []
         self.sent = 0
         self.lived = 0
-        records, members = found_federation(self.count, self.is_at_par)
+        records, members = self.found()
         kits = [open_kit(name, raws) for name, raws in zip(NAMES, records, strict=False)]
         self.now = max(kit.state.received_at_ms for kit in kits) + 10_000
         self.start_ms = self.now
@@ -209,6 +209,10 @@ class World:
             node = node_class(self, kit, member, self.random.randint(-SKEW_MS, SKEW_MS))
             self.nodes[node.ledger] = node
             self.every(TICK_MS, node.tick)
+
+    def found(self) -> tuple[tuple[tuple[bytes, ...], ...], tuple[Actor, ...]]:
+        """Return the records of the ledgers as they begin, and a member of each."""
+        return found_federation(self.count, self.is_at_par)
 
     def at(self, delay_ms: int, action: Callable[[], None]) -> None:
         self.event_count += 1

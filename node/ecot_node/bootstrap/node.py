@@ -15,6 +15,8 @@ import structlog
 from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
 from ecot_node.bootstrap.again import verify_again
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
+from ecot_node.domains.federation.round_routes import round_routes
+from ecot_node.domains.federation.round_solver import solve_round
 from ecot_node.domains.federation.routes import federation_routes
 from ecot_node.domains.jobs import due_entries
 from ecot_node.domains.records.queries import ViewsRecordIndex
@@ -22,10 +24,11 @@ from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
+from ecot_node.federation.kept_rounds import KeptRounds
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peers import LedgerPeers
 from ecot_node.federation.port import PeerId
-from ecot_node.federation.service import FederationService
+from ecot_node.federation.service import FederationService, Netting
 from ecot_node.http.app import make_app
 from ecot_node.http.context import LOOPBACK, Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
@@ -142,6 +145,7 @@ class Node:
             cosigners=(cosigner, *self._further_cosigners()),
             addresses=self._partner_addresses(),
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
+            netting=Netting(solve_round, KeptRounds(self.folder)),
         )
 
     async def _look_around(self, stack: AsyncExitStack, federation: FederationService) -> None:
@@ -194,7 +198,8 @@ class Node:
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
-        routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, Signer(self.keys.seed("agent"))))
+        agent = Signer(self.keys.seed("agent"))
+        routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, agent), *round_routes(self.federation))
         context = self._context()
         app = make_app(context, routes)
         trusted = (*LOOPBACK, *_networks(http.trusted_proxies))

@@ -21,6 +21,7 @@ from typing import Final
 
 from ecot_protocol.domains.federation.deals import deal_id, is_transfer
 from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Message, Offer, Prepare
+from ecot_protocol.domains.federation.netting_messages import CallShown
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,8 @@ class PeerLimits:
         bucket = self._bucket_of(message)
         if bucket is None:
             return True
-        assert isinstance(message, Prepare | Offer | Accepted | AbortAsked)
-        tid = deal_id(message.contract)
+        assert isinstance(message, Prepare | Offer | Accepted | AbortAsked | CallShown)
+        tid = deal_id(message.call if isinstance(message, CallShown) else message.contract)
         return any(tid in deals for deals in known) or bucket.take(now_s)
 
     def _bucket_of(self, message: Message) -> Bucket | None:
@@ -103,7 +104,7 @@ class PeerLimits:
                 return self._transfers
             case Accepted(contract) | AbortAsked(contract) if is_transfer(contract):
                 return self._transfers
-            case Offer() | Accepted():
+            case Offer() | Accepted() | CallShown():
                 return self._rounds
             case AbortAsked():
                 return self._aborts

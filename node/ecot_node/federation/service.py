@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -26,6 +27,7 @@ import structlog
 
 from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.guard import HistoryGuard
+from ecot_node.federation.kept_rounds import KeptRounds
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
 from ecot_node.federation.port import PeerId, PeerStatus, Transport
@@ -47,14 +49,17 @@ from ecot_protocol.domains.federation.messages import (
     decode_message,
     encode_message,
 )
+from ecot_protocol.domains.federation.netting import Matched, Solution
 from ecot_protocol.domains.federation.outputs import (
     Ahead,
     Append,
     Keep,
     KeepFork,
+    KeepRound,
     Output,
     ReadGrowth,
     ReadRecord,
+    Solve,
     Tell,
 )
 from ecot_protocol.domains.federation.proofs import Inclusion
@@ -86,6 +91,19 @@ DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
 """Why a witness does not cosign what does not extend the checkpoint of ours that it keeps."""
 
 
+@dataclass(frozen=True, slots=True)
+class Netting:
+    """What rounds of clearing need of the node.
+
+    Attributes:
+        solve: finds what can be cleared; called in a thread.
+        kept: where rounds are kept.
+    """
+
+    solve: Callable[[Matched], Solution]
+    kept: KeptRounds
+
+
 class FederationService:
     """Drives the courier of one node.
 
@@ -98,6 +116,7 @@ class FederationService:
         cosigners: cosign partners' checkpoints, named like our log; decisions count by the first.
         addresses: where partners are found.
         hello: the first frame on every stream.
+        netting: solves rounds of clearing and keeps them; None: this node lets others solve, and keeps none.
     """
 
     def __init__(
@@ -111,7 +130,9 @@ class FederationService:
         cosigners: tuple[Cosigner, *tuple[Cosigns, ...]],
         addresses: PartnerAddresses,
         hello: bytes,
+        netting: Netting | None = None,
     ) -> None:
+        self._netting = netting
         self._writer, self._store, self._transport, self._guard = writer, store, transport, guard
         self._agent, self._cosigners, self._hello = agent, cosigners, hello
         self._addresses = addresses
@@ -175,6 +196,18 @@ class FederationService:
             RemoteProtocolError: it is not sound.
         """
         await self._with_courier(lambda courier: courier.propose(contract, self._writer.wall_ms()))
+
+    def round(self, call: bytes) -> bytes | None:
+        """Return a round of clearing as it was kept, or None."""
+        return None if self._netting is None else self._netting.kept.read(call)
+
+    async def call(self, raw: bytes) -> None:
+        """Call ledgers to a round of clearing.
+
+        Raises:
+            RemoteProtocolError: the call is not sound, or we are to decide it and may not.
+        """
+        await self._with_courier(lambda courier: courier.call(raw, wall_ms()))
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -252,7 +285,7 @@ class FederationService:
             try:
                 message = decode_message(raw)
                 deals = self._writer.state.federation
-                if not limits.allows(message, deals.promises, deals.decisions):
+                if not limits.allows(message, deals.promises, deals.decisions, deals.calls):
                     continue  # the partner asks again; a line in the log for each would be one more thing to flood
                 await self._with_courier(lambda courier, raw=raw: courier.receive(ledger, raw, self._writer.wall_ms()))  # type: ignore[misc]
                 await self._take_of_our_log(ledger, message)
@@ -357,11 +390,32 @@ class FederationService:
                 if not await self._keep(output):
                     rest.clear()  # a later checkpoint was cosigned elsewhere: nothing may be said of this one
                     self._courier = None
+            case Solve():
+                self._spawn(self._find(output))
+            case KeepRound():
+                await self._keep_round(output)
             case KeepFork():
                 log.error("fork_found", origin=output.origin)
                 await keep_fork(self._store, ForkProof(output.origin, output.first, output.second, b""))
             case Ahead():
                 await self._guard.judge(output.checkpoint, "courier")
+
+    async def _find(self, question: Solve) -> None:
+        if self._netting is None:
+            return
+        try:
+            found = await asyncio.to_thread(self._netting.solve, question.matched)
+        except EcotError as error:
+            log.warning("round_unsolved", call=question.call.hex(), error=str(error))
+            return
+        await self._with_courier(lambda courier: courier.solved(question.call, found, wall_ms()))
+
+    async def _keep_round(self, kept: KeepRound) -> None:
+        try:
+            if self._netting is not None:
+                await asyncio.to_thread(self._netting.kept.keep, kept.call, kept.raw)
+        except OSError as error:  # only the check of this round is lost
+            log.warning("round_not_kept", call=kept.call.hex(), error=str(error))
 
     async def _tell(self, tell: Tell) -> None:
         if isinstance(tell.message, Push):

@@ -150,10 +150,11 @@ class ClearedReply(JsonReply):
 
 
 class ClearingReply(JsonReply):
-    """A clearing round that this ledger takes part in."""
+    """A clearing round that this ledger takes part in; `call`: the round of several deals that it follows from."""
 
     tid: IdHex
     unit: UnitCode
+    call: IdHex | None
     at_ms: TimeMs
     status: TransferStatus
     cleared: tuple[ClearedReply, ...]
@@ -286,6 +287,7 @@ def _clearing(row: Row, cleared: tuple[ClearedReply, ...]) -> ClearingReply:
     return ClearingReply(
         tid=row.tid.hex(),
         unit=row.unit,
+        call=None if row.call is None else row.call.hex(),
         at_ms=row.opened_at_ms,
         status=row.status,
         cleared=cleared,

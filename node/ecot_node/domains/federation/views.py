@@ -60,10 +60,12 @@ clearings = sa.Table(
     sa.Column("opened_idx", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("tid", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("call", sa.LargeBinary),
     sa.Column("opened_at_ms", sa.Integer, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("resolved_idx", sa.Integer),
 )
+"""`call`: the round that the deal follows from."""
 
 clearing_parts = sa.Table(
     "clearing_parts",
@@ -104,6 +106,48 @@ mirrors = sa.Table(
 )
 """Sums of what was posted."""
 
+obligations = sa.Table(
+    "obligations",
+    METADATA,
+    sa.Column("opened_idx", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("obligation", sa.LargeBinary, nullable=False, index=True),
+    sa.Column("is_debtor", sa.Boolean, nullable=False),
+    sa.Column("member", sa.LargeBinary, nullable=False, index=True),
+    sa.Column("other_ledger", sa.LargeBinary, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("amount_minor", sa.Integer, nullable=False),
+    sa.Column("left_minor", sa.Integer, nullable=False),
+    sa.Column("due_ms", sa.Integer),
+    sa.Column("opened_at_ms", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+)
+"""What members offered for clearing. `status`: ``offered``, ``cleared`` (in full) or ``withdrawn``."""
+
+rounds = sa.Table(
+    "rounds",
+    METADATA,
+    sa.Column("opened_idx", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("call", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("decider", sa.LargeBinary, nullable=False),
+    sa.Column("ledgers", sa.LargeBinary, nullable=False),
+    sa.Column("offer_count", sa.Integer, nullable=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("opened_at_ms", sa.Integer, nullable=False),
+)
+"""Rounds that our ledger committed to; `ledgers`: 32 bytes each."""
+
+_APPEND_OBLIGATION: Final = Append.into(obligations)
+_APPEND_ROUND: Final = Append.into(rounds)
+_SET_OBLIGATION: Final = Change.of(
+    sa.update(obligations)
+    .where(
+        obligations.c.obligation == sa.bindparam("which"),
+        obligations.c.is_debtor == sa.bindparam("side"),
+        obligations.c.status == "offered",
+    )
+    .values(left_minor=sa.bindparam("left"), status=sa.bindparam("new_status"))
+)
 _APPEND_MOVE: Final = Append.into(mirror_moves)
 _OPEN_MIRROR: Final = Change.of(
     sqlite_insert(mirrors).values(partner=sa.bindparam("which"), own_minor=0, partner_minor=0).on_conflict_do_nothing()
@@ -197,9 +241,51 @@ def _forward(fact: facts.TransferForwarded, entry: RecordedEntry, rows: Rows) ->
 
 
 def _accept(fact: facts.RoundAccepted, entry: RecordedEntry, rows: Rows) -> None:
-    rows.append(_APPEND_CLEARING, entry.index, fact.tid, fact.unit, entry.received_at_ms, "pending", None)
+    rows.append(_APPEND_CLEARING, entry.index, fact.tid, fact.unit, fact.call, entry.received_at_ms, "pending", None)
     for partner, amount_minor in fact.cleared:
         rows.append(_APPEND_PART, fact.tid, partner, amount_minor)
+
+
+def _offer(fact: facts.ObligationOffered, entry: RecordedEntry, rows: Rows) -> None:
+    rows.append(
+        _APPEND_OBLIGATION,
+        entry.index,
+        fact.obligation,
+        fact.is_debtor,
+        fact.member,
+        fact.other_ledger,
+        fact.unit,
+        fact.amount_minor,
+        fact.amount_minor,
+        fact.due_ms,
+        entry.received_at_ms,
+        "offered",
+    )
+
+
+def _clear(fact: facts.ObligationCleared, _entry: RecordedEntry, rows: Rows) -> None:
+    status = "offered" if fact.left_minor else "cleared"
+    rows.change(_SET_OBLIGATION, which=fact.obligation, side=fact.is_debtor, left=fact.left_minor, new_status=status)
+
+
+def _withdraw(fact: facts.ObligationWithdrawn, _entry: RecordedEntry, rows: Rows) -> None:
+    rows.change(
+        _SET_OBLIGATION, which=fact.obligation, side=fact.is_debtor, left=fact.left_minor, new_status="withdrawn"
+    )
+
+
+def _commit(fact: facts.RoundCommitted, entry: RecordedEntry, rows: Rows) -> None:
+    rows.append(
+        _APPEND_ROUND,
+        entry.index,
+        fact.call,
+        fact.unit,
+        fact.decider,
+        b"".join(fact.ledgers),
+        fact.count - 1,
+        fact.root,
+        entry.received_at_ms,
+    )
 
 
 def _promise_mirror(fact: facts.MirrorPromised, entry: RecordedEntry, rows: Rows) -> None:
@@ -238,6 +324,10 @@ VIEWS: Final = DomainViews(
         facts.MirrorPromised: _promise_mirror,
         facts.TransferForwarded: _forward,
         facts.RoundAccepted: _accept,
+        facts.RoundCommitted: _commit,
+        facts.ObligationOffered: _offer,
+        facts.ObligationCleared: _clear,
+        facts.ObligationWithdrawn: _withdraw,
         facts.DealResolved: _resolve,
         facts.DealDoubtful: _doubt,
     },

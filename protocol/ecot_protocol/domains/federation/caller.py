@@ -429,7 +429,9 @@ class Caller:
         counted = {place: decode_reveal(round_.reveals[place], place, total) for place in round_.counted}
         round_.matched = match(round_.called, counted)
         self._work.hurry(message.call)
-        yield Solve(message.call, round_.matched)
+        round_.is_settled = not round_.matched.edges
+        if round_.matched.edges:
+            yield Solve(message.call, round_.matched)
 
     def found(self, call: bytes, solution: Solution, now_ms: int) -> Iterator[Output]:
         """Take the host's answer to a `Solve`.

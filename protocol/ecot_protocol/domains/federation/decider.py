@@ -180,7 +180,8 @@ class Decider:
         if contract is not None and self._work.ledger == decode_deal(contract).decider:
             peers = self._state.federation.peers
             bound = {ledger for ledger in decode_deal(contract).ledgers if ledger in peers}
-            self._askers.setdefault(tid, set()).update(bound)
+            if bound:  # nobody waits for a round among our own members
+                self._askers.setdefault(tid, set()).update(bound)
 
     def forget(self, tid: bytes) -> None:
         """Forget what was collected for a deal."""
