@@ -8,6 +8,7 @@ from typing import Final
 import typer
 
 from ecot_cli.commands.catalogue import CATALOGUE_COMMANDS
+from ecot_cli.commands.clearing import CLEARING_COMMANDS
 from ecot_cli.commands.drafts import DRAFT_COMMANDS
 from ecot_cli.commands.federation import FEDERATION_COMMANDS
 from ecot_cli.commands.governance import GOVERNANCE_COMMANDS
@@ -27,6 +28,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *DRAFT_COMMANDS,
     *CATALOGUE_COMMANDS,
     *FEDERATION_COMMANDS,
+    *CLEARING_COMMANDS,
     *PROOF_COMMANDS,
 )
 """Every command but `demo`."""

@@ -621,6 +621,42 @@ class PeerInfo(Answer):
     queued: int = 0
 
 
+class ObligationInfo(Answer):
+    """What a member offered for clearing: a debt of its own (`is_debtor`), or one that it is owed."""
+
+    obligation: str
+    is_debtor: bool
+    member: str
+    other_ledger: str
+    unit: str
+    amount_minor: int
+    left_minor: int
+    due_ms: int | None
+    at_ms: int
+    status: str
+    index: int
+
+
+class RoundInfo(Answer):
+    """A round of clearing that the ledger committed to."""
+
+    call: str
+    unit: str
+    decider: str
+    ledgers: tuple[str, ...]
+    offer_count: int
+    root: str
+    at_ms: int
+    index: int
+
+
+class CallInfo(Answer):
+    """A round that was called."""
+
+    call: str
+    ledgers: tuple[str, ...]
+
+
 class TransferInfo(Answer):
     """A transfer to (`role` ``payer``) or from (``payee``) another ledger."""
 

@@ -212,6 +212,22 @@ class Reads(ABC):
         query: Query = {"member": member, "status": status, "wait_for": wait_for}
         return self.pages("/v1/transfers", models.TransferInfo, query)
 
+    def obligations(
+        self, *, member: str | None = None, status: str | None = None, wait_for: int | None = None
+    ) -> AsyncIterator[models.ObligationInfo]:
+        """List what members offered for clearing, as far as the caller may read it."""
+        query: Query = {"member": member, "status": status, "wait_for": wait_for}
+        return self.pages("/v1/obligations", models.ObligationInfo, query)
+
+    def rounds(self) -> AsyncIterator[models.RoundInfo]:
+        """List the rounds of clearing that the ledger committed to."""
+        return self.pages("/v1/rounds", models.RoundInfo)
+
+    async def kept_round(self, call: str) -> bytes:
+        """Return all that a round of clearing consisted of, as the node kept it; to be checked by the caller."""
+        request = Request("GET", f"/v1/rounds/{call}", is_repeatable=True)
+        return await self._with_token(lambda token: self.transport.ask(request, token))
+
     # --- drafts -----------------------------------------------------------------------------------------------------
 
     def drafts(self) -> AsyncIterator[models.DraftItem]:

@@ -119,7 +119,7 @@ class FederationService:
         netting: solves rounds of clearing and keeps them; None: this node lets others solve, and keeps none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it joins the parts of a node
         self,
         writer: Writer,
         store: LogStore,
