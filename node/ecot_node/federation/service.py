@@ -207,7 +207,7 @@ class FederationService:
         Raises:
             RemoteProtocolError: the call is not sound, or we are to decide it and may not.
         """
-        await self._with_courier(lambda courier: courier.call(raw, wall_ms()))
+        await self._with_courier(lambda courier: courier.call(raw, self._writer.wall_ms()))
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -408,7 +408,7 @@ class FederationService:
         except EcotError as error:
             log.warning("round_unsolved", call=question.call.hex(), error=str(error))
             return
-        await self._with_courier(lambda courier: courier.solved(question.call, found, wall_ms()))
+        await self._with_courier(lambda courier: courier.solved(question.call, found, self._writer.wall_ms()))
 
     async def _keep_round(self, kept: KeepRound) -> None:
         try:
