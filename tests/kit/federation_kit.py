@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 from ledger_kit import DAY_MS, Actor, LedgerKit, seed
 
+from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.deals import Contract, Hop, commit_member, deal_id, encode_contract
-from ecot_protocol.domains.federation.decisions import Decide, Resolve
+from ecot_protocol.domains.federation.decisions import DECIDE, Decide, Resolve
 from ecot_protocol.domains.federation.messages import Prepare
 from ecot_protocol.domains.federation.openings import Opening, seal_opening
 from ecot_protocol.domains.federation.peering import Peered
-from ecot_protocol.domains.federation.proofs import Inclusion
+from ecot_protocol.domains.federation.proofs import Inclusion, LeafProof, body_of
 from ecot_protocol.domains.federation.rounds import ClearAccept
 from ecot_protocol.domains.federation.statements import DecisionPolicy, LogKey, Peering, Side, Witness, encode_peering
 from ecot_protocol.domains.federation.transfers import Forward, Promise, Send
@@ -93,6 +94,7 @@ class FederatedKit(LedgerKit):
         super().__post_init__()
         self.tree = LogTree()
         self.log_signer = NoteSigner(self.origin, seed(self.name + "log"))
+        self.decision_signer = NoteSigner(self.origin + "/decisions", seed(self.name + "log"))
         self.cosigner = Cosigner(self.origin, seed(self.name + "cosigner"))
 
     @property
@@ -137,6 +139,35 @@ class FederatedKit(LedgerKit):
         size = len(self.records)
         note: SignedNote = sign_checkpoint(Checkpoint(self.origin, size, self.tree.root(size)), self.log_signer)
         return note.with_signatures(one.cosigner.cosign(note.text, self.now // 1000) for one in cosigners).format()
+
+    def decisions(self) -> tuple[LogTree, dict[int, tuple[int, Decide]]]:
+        """Return the tree of the decision log, and index of the record -> (number, decision), read from the records."""
+        tree, found = LogTree(), {}
+        for index, record in enumerate(self.records):
+            body = body_of(record)
+            if body.type == "federation.decide":
+                decide = DECIDE.codec.decode(bytes(body.payload))
+                found[index] = (len(tree.leaves), decide)
+                tree.leaves.append(leaf_hash(msgspec.msgpack.encode([decide.tid, int(decide.outcome == "commit")])))
+        return tree, found
+
+    def decision_head(self, cosigners: Sequence["FederatedKit"] = ()) -> bytes:
+        """Return a checkpoint of the whole decision log, cosigned by others."""
+        tree, _ = self.decisions()
+        size = len(tree.leaves)
+        note = sign_checkpoint(Checkpoint(f"{self.origin}/decisions", size, tree.root(size)), self.decision_signer)
+        return note.with_signatures(one.cosigner.cosign(note.text, self.now // 1000) for one in cosigners).format()
+
+    def decided(self, index: int) -> LeafProof:
+        """Show the decision of the record at an index in the whole decision log."""
+        tree, found = self.decisions()
+        number, decide = found[index]
+        hashes = tree.inclusion(number, len(tree.leaves))
+        return LeafProof(hashes=hashes, number=number, outcome=decide.outcome, tid=decide.tid)
+
+    def courier(self, **options: Any) -> Courier:
+        """Return a courier of this ledger that knows of nothing but its state."""
+        return Courier(self.state, self.agent, self.cosigner, self.decision_signer, **options)
 
     def grow(self) -> None:
         """Bring the tree up to the records."""
@@ -331,9 +362,9 @@ def resolve_payload(
 ) -> Resolve:
     """Return the resolution of the decisions at these places of the decider's log."""
     fields: dict[str, Any] = {
-        "checkpoint": decider.head(cosigners),
+        "checkpoint": decider.decision_head(cosigners),
         "cosigners": tuple(sorted((one.witness for one in cosigners), key=lambda one: one.name)),
-        "decisions": tuple(decider.inclusion(index) for index in indexes),
+        "decisions": tuple(decider.decided(index) for index in indexes),
         "log": decider.log,
     }
     return Resolve(**(fields | changes))

@@ -11,13 +11,14 @@ from ledger_kit import LedgerKit, seed
 from ecot_node.federation import service
 from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.port import PeerId, SendTimedOut
-from ecot_node.federation.service import FederationService, _PeerQueue
+from ecot_node.federation.service import FederationService, FederationSigners, _PeerQueue
 from ecot_node.ledger.errors import NotWriting
 from ecot_protocol.domains.federation.messages import Ask, encode_message
 from ecot_protocol.domains.federation.outputs import Append, Output
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.note import NoteSigner
 from ecot_protocol.wire.reply import Recorded, Reply
 
 DECIDE = Append("commit", (bytes(16),), b"a body")
@@ -82,7 +83,9 @@ def make_service(writer: FakeWriter, monkeypatch: pytest.MonkeyPatch) -> Federat
     monkeypatch.setattr(service, "APPEND_AGAIN_S", 0.01)
     parts: Any = (writer, SimpleNamespace(), FakeTransport(), SimpleNamespace())
     agent, cosigner = Signer(seed("agent")), Cosigner("courier.example", seed("cosigner"))
-    return FederationService(*parts, agent=agent, cosigners=(cosigner,), addresses=PartnerAddresses(), hello=b"")
+    decisions = NoteSigner("courier.example/decisions", seed("log"))
+    signers = FederationSigners(agent, decisions, (cosigner,))
+    return FederationService(*parts, signers=signers, addresses=PartnerAddresses(), hello=b"")
 
 
 async def entries_taken(writer: FakeWriter) -> list[bytes]:

@@ -35,6 +35,8 @@ from ecot_node.store.port import (
     CommitGroup,
     Cosignature,
     CosignedCheckpoint,
+    DecisionLeaf,
+    DecisionLogState,
     Draft,
     Erasure,
     ForkProof,
@@ -485,6 +487,53 @@ async def test_a_cosignature_without_its_checkpoint_is_misuse(store: LogStore) -
     with pytest.raises(StoreMisuse, match="size 1"):
         await store.cosignatures_put(1, "w", b"line")
     await store.commit(group(2, 1))
+
+
+def decisions(start: int, *outcomes: int) -> list[DecisionLeaf]:
+    return [DecisionLeaf(start + n, bytes([start + n]) * 16, outcome) for n, outcome in enumerate(outcomes)]
+
+
+def decided(size: int, mark: bytes = b"\x00") -> DecisionLogState:
+    return DecisionLogState(size, mark * 32 * size.bit_count(), b"note %d" % size)
+
+
+async def test_decisions_are_kept_in_order_and_a_deal_is_decided_once(backend: Backend, store: LogStore) -> None:
+    assert await store.decision_log("o") is None
+    assert await store.decision_log_put("o", old_size=None, state=decided(2), leaves=decisions(0, 1, 0))
+    # Neither from another size, nor a deal that is there, nor any of those that come with it.
+    assert not await store.decision_log_put("o", old_size=None, state=decided(3), leaves=decisions(0, 1, 1, 1))
+    assert not await store.decision_log_put("o", old_size=1, state=decided(3), leaves=decisions(2, 1))
+    again = [*decisions(2, 1), DecisionLeaf(3, decisions(1, 1)[0].tid, 1)]
+    assert not await store.decision_log_put("o", old_size=2, state=decided(4), leaves=again)
+    assert await store.decision_leaves("o", 0, 10) == decisions(0, 1, 0)
+    assert await store.decision_log_put("o", old_size=2, state=decided(3), leaves=decisions(2, 1))
+    # Another log begins anywhere, and knows nothing of the first.
+    assert await store.decision_log_put("p", old_size=None, state=decided(8), leaves=decisions(7, 1))
+    assert not await store.decision_log_put("q", old_size=0, state=decided(1), leaves=decisions(0, 1))
+    with pytest.raises(StoreMisuse, match="up to 5"):
+        await store.decision_log_put("o", old_size=3, state=decided(5), leaves=decisions(3, 1))
+    await store.close()
+    reopened = backend.store()
+    await reopened.open(ledger=LEDGER)
+    assert await reopened.decision_log("o") == decided(3)
+    assert await reopened.decision_leaves("o", 1, 1) == decisions(1, 0)
+    assert await reopened.decision_leaf("o", decisions(2, 1)[0].tid) == decisions(2, 1)[0]
+    assert await reopened.decision_leaf("p", decisions(2, 1)[0].tid) is None
+    assert await reopened.decision_leaves("q", 0, 10) == []
+    await reopened.close()
+
+
+async def test_decisions_come_from_one_of_many_at_once(store: LogStore) -> None:
+    puts = [
+        store.decision_log_put(
+            "o", old_size=None, state=decided(1, bytes([n])), leaves=[DecisionLeaf(0, bytes([n]) * 16, n % 2)]
+        )
+        for n in range(1, 9)
+    ]
+    found = await asyncio.gather(*puts)
+    assert found.count(True) == 1
+    winner = found.index(True) + 1
+    assert await store.decision_leaves("o", 0, 10) == [DecisionLeaf(0, bytes([winner]) * 16, winner % 2)]
 
 
 async def test_witness_state_is_swapped_by_one_of_many_at_once(backend: Backend, store: LogStore) -> None:

@@ -493,12 +493,16 @@ def test_a_resolution_is_refused(pair: Pair) -> None:
     for cosigners in ((), (pair.nord,), (pair.sud,)):
         payload = resolve_payload(pair.sud, [index], cosigners)
         assert pair.nord.refused("federation.resolve", payload, **node) == "quorum_missing"
-    alone = resolve_payload(pair.sud, [index], both, checkpoint=pair.sud.head((pair.sud,)))
+    alone = resolve_payload(pair.sud, [index], both, checkpoint=pair.sud.decision_head((pair.sud,)))
     assert pair.nord.refused("federation.resolve", alone, **node) == "evidence_wrong"
     twice = resolve_payload(pair.sud, [index, index], both)
     assert pair.nord.refused("federation.resolve", twice, **node) == "evidence_wrong"
-    other = resolve_payload(pair.sud, [0], both)
-    assert pair.nord.refused("federation.resolve", other, **node) == "evidence_wrong"
+    proof = pair.sud.decided(index)
+    for wrong in ({"number": 1}, {"outcome": "abort"}, {"tid": bytes(16)}, {"hashes": (bytes(32),)}):
+        other = resolve_payload(pair.sud, [index], both, decisions=(msgspec.structs.replace(proof, **wrong),))
+        assert pair.nord.refused("federation.resolve", other, **node) == "evidence_wrong"
+    main = resolve_payload(pair.sud, [index], both, checkpoint=pair.sud.head(both))
+    assert pair.nord.refused("federation.resolve", main, **node) == "evidence_wrong"
     pair.resolve(pair.nord, index)
     again = resolve_payload(pair.sud, [index], both)
     assert pair.nord.refused("federation.resolve", again, **node) == "promise_missing"

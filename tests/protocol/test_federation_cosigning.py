@@ -4,7 +4,6 @@
 import pytest
 from federation_kit import FederatedKit, LogTree, peer
 
-from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.messages import Cosigned, Problem, Push, encode_message
 from ecot_protocol.domains.federation.outputs import Output, Tell
 from ecot_protocol.domains.federation.witnessing import FURTHER_EVERY_MS
@@ -25,7 +24,7 @@ class Pair:
         self.nord.join("eva")
         self.sud.join("bob")
         peer(self.nord, self.sud)
-        self.courier = Courier(self.sud.state, self.sud.agent, self.sud.cosigner, further_cosigners=further)
+        self.courier = self.sud.courier(further_cosigners=further)
         self.courier.head(self.sud.head(), self.sud.now)
 
     def hear(self, message: Push | Cosigned) -> list[Output]:

@@ -6,7 +6,6 @@ import pytest
 from federation_kit import FederatedKit, LogTree, decide_payload, peer, prepare_message, promise_payload, send
 from ledger_kit import Actor
 
-from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.deals import Contract, encode_contract, transfer_of
 from ecot_protocol.domains.federation.messages import (
     Ask,
@@ -43,7 +42,7 @@ class Desk:
         self.restart()
 
     def restart(self) -> None:
-        self.courier = Courier(self.sud.state, self.sud.agent, self.sud.cosigner, self.kept)
+        self.courier = self.sud.courier(kept=self.kept)
         self.courier.head(self.sud.head(), self.sud.now)
 
     def hear(self, message: Message, sender: bytes | None = None) -> list[Output]:
@@ -190,9 +189,9 @@ def test_a_decision_without_its_quorum_makes_no_entry(desk: Desk) -> None:
     desk.courier.head(desk.sud.head(), desk.sud.now)
     decision = decide_payload(encode_contract(terms), "abort")
     desk.nord.must("federation.decide", decision, **desk.nord.by_node())
-    inclusion = desk.nord.inclusion(len(desk.nord.records) - 1)
-    assert desk.hear(DecisionShown(desk.nord.head((desk.nord,)), inclusion)) == []
-    (append,) = desk.hear(DecisionShown(desk.nord.head((desk.nord, desk.sud)), inclusion))
+    proof = desk.nord.decided(len(desk.nord.records) - 1)
+    assert desk.hear(DecisionShown(desk.nord.decision_head((desk.nord,)), proof)) == []
+    (append,) = desk.hear(DecisionShown(desk.nord.decision_head((desk.nord, desk.sud)), proof))
     assert isinstance(append, Append)
     assert append.kind == "resolve"
 
@@ -205,5 +204,5 @@ def test_what_is_promised_is_said_again_after_a_crash(desk: Desk) -> None:
         outputs = desk.courier.tick(desk.sud.now)
         reads = [output for output in outputs if isinstance(output, ReadRecord)]
         assert len(reads) == 1
-        answered = desk.courier.proved(reads[0], desk.sud.inclusion(reads[0].index), desk.sud.now)
+        answered = desk.courier.read(reads[0], desk.sud.records[reads[0].index], desk.sud.now)
         assert [type(message) for message in told(answered)] == [Prepare]

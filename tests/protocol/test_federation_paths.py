@@ -26,7 +26,6 @@ from ledger_kit import DAY_MS, statutes
 from nacl.public import SealedBox
 from nacl.signing import SigningKey
 
-from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.deals import (
     MAX_HOPS,
     Contract,
@@ -335,7 +334,7 @@ class Station:
 
     def __init__(self, kit: FederatedKit) -> None:
         self.kit = kit
-        self.courier = Courier(kit.state, kit.agent, kit.cosigner)
+        self.courier = kit.courier()
         self.courier.head(kit.head(), kit.now)
 
     def hear(self, sender: FederatedKit, message: Message) -> list[Output]:
@@ -354,7 +353,7 @@ class Station:
         found: list[Output] = []
         for output in outputs:
             if isinstance(output, ReadRecord):
-                found += self.courier.proved(output, self.kit.inclusion(output.index), self.kit.now)
+                found += self.courier.read(output, self.kit.records[output.index], self.kit.now)
         return found
 
 

@@ -19,19 +19,21 @@ from federation_kit import FederatedKit, path_contract, peer, policy, send_paylo
 from ledger_kit import MACHINE, Actor
 
 from ecot_protocol.domains.federation.clearing import Edge
-from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.deals import Contract, Round, encode_round, transfer_of
+from ecot_protocol.domains.federation.decision_log import OUTCOMES
+from ecot_protocol.domains.federation.decision_witnessing import KeptDecisions
 from ecot_protocol.domains.federation.facts import DealResolved
 from ecot_protocol.domains.federation.messages import (
     Accepted,
     DecisionShown,
     Prepare,
     Promised,
+    PushDecisions,
     decode_message,
     encode_message,
 )
-from ecot_protocol.domains.federation.outputs import Append, Keep, Output, ReadGrowth, ReadRecord, Tell
-from ecot_protocol.domains.federation.proofs import Inclusion, body_of
+from ecot_protocol.domains.federation.outputs import Append, Keep, KeepLeaves, Output, ReadGrowth, ReadRecord, Tell
+from ecot_protocol.domains.federation.proofs import body_of
 from ecot_protocol.domains.federation.state import partner_account, transit_account
 from ecot_protocol.domains.federation.transfers import SEND_PAYLOAD
 from ecot_protocol.ledger.amounts import Rate
@@ -57,6 +59,8 @@ class Node:
         self.member = member
         self.skew_ms = skew_ms
         self.kept: dict[str, bytes] = {}
+        self.kept_decisions: dict[str, KeptDecisions] = {}
+        self.kept_leaves: dict[str, dict[bytes, str]] = {}
         self.durable = len(kit.records)
         self.waiting: list[tuple[list[Fact], Append | None]] = []
         self.is_up = True
@@ -73,7 +77,7 @@ class Node:
         return self.world.now + self.skew_ms
 
     def start(self) -> None:
-        self.courier = Courier(self.kit.state, self.kit.agent, self.kit.cosigner, self.kept)
+        self.courier = self.kit.courier(kept=self.kept, kept_decisions=self.kept_decisions)
         self.do(self.courier.head(self.kit.head(), self.now))
 
     def crash(self) -> None:
@@ -158,23 +162,36 @@ class Node:
                 self.later(self.world.random.randint(1, 30), lambda: self.do(self.courier.grown(output, hashes)))
             case Keep():
                 self.kept[output.origin] = output.checkpoint
+            case KeepLeaves():
+                self.keep_leaves(output)
             case _:
                 raise AssertionError(f"an honest federation has no {output}")
 
     def answer(self, read: ReadRecord) -> None:
-        hashes = self.kit.tree.inclusion(read.index, read.size)
-        inclusion = Inclusion(hashes=hashes, index=read.index, record=self.kit.records[read.index])
-        self.do(self.courier.proved(read, inclusion, self.now))
+        self.do(self.courier.read(read, self.kit.records[read.index], self.now))
+
+    def keep_leaves(self, kept: KeepLeaves) -> None:
+        leaves = self.kept_leaves.setdefault(kept.origin, {})
+        assert len(leaves) == kept.before.size, "leaves do not follow each other"
+        assert not leaves.keys() & {tid for tid, _ in kept.leaves}, "P2: a deal was decided twice"
+        leaves.update(kept.leaves)
+        self.kept_decisions[kept.origin] = KeptDecisions(kept.frontier, kept.checkpoint)
 
     def check_write_ahead(self, tell: Tell) -> None:
         match tell.message:
             case Prepare(contract=raw) | Accepted(contract=raw):
                 assert any(raw in record for record in self.kit.records[: self.durable]), "P5: sent before recorded"
-            case DecisionShown(inclusion=inclusion):
-                assert inclusion.record == self.kit.records[inclusion.index], "P5: shown before recorded"
-                assert inclusion.index < self.durable, "P5: shown before durable"
+            case DecisionShown(decision=shown):
+                self.check_durable(shown.tid, shown.outcome)
+            case PushDecisions(leaves=leaves):
+                for leaf in leaves:
+                    self.check_durable(leaf.tid, OUTCOMES[leaf.outcome])
             case _:
                 pass
+
+    def check_durable(self, tid: bytes, outcome: str) -> None:
+        decided = self.kit.state.federation.decisions[tid]
+        assert (decided.outcome, decided.index < self.durable) == (outcome, True), "P5: shown before durable"
 
 
 class World:

@@ -28,7 +28,7 @@ from ecot_node.federation.kept_rounds import KeptRounds
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peers import LedgerPeers
 from ecot_node.federation.port import PeerId
-from ecot_node.federation.service import FederationService, Netting
+from ecot_node.federation.service import FederationService, FederationSigners, Netting
 from ecot_node.http.app import make_app
 from ecot_node.http.context import LOOPBACK, Context, Network, Rate
 from ecot_node.http.context import HttpSettings as HttpLimits
@@ -42,10 +42,12 @@ from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.address_book import AddressBook
 from ecot_node.store.errors import StoreError
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigner, MlDsaCosigner, make_ml_dsa_cosigner
 from ecot_protocol.wire.entry import decode_entry
 from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.note import NoteSigner
 from ecot_protocol.wire.reply import Refused
 
 log = structlog.get_logger("ecot.node")
@@ -141,8 +143,11 @@ class Node:
             self.store,
             make_transport(self.keys.seed("host"), settings.listen),
             self.guard,
-            agent=Signer(self.keys.seed("agent")),
-            cosigners=(cosigner, *self._further_cosigners()),
+            signers=FederationSigners(
+                Signer(self.keys.seed("agent")),
+                NoteSigner(log_key.name + DECISIONS_SUFFIX, self.keys.seed("log")),
+                (cosigner, *self._further_cosigners()),
+            ),
             addresses=self._partner_addresses(),
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
             netting=Netting(solve_round, KeptRounds(self.folder)),

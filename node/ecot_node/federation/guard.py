@@ -26,9 +26,12 @@ from ecot_node.ledger.tree import prove
 from ecot_node.ledger.writer import Writer
 from ecot_node.store.errors import StoreError
 from ecot_node.store.port import LogStore
+from ecot_protocol.domains.federation.decision_log import DecisionTree
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, open_checkpoint
 from ecot_protocol.wire.merkle import consistency_proof, verify_consistency
+from ecot_protocol.wire.note_key import KeyType, NoteVerifier
 
 log = structlog.get_logger("ecot.guard")
 
@@ -79,6 +82,10 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes | None:
         if len(note) > MAX_NOTE_BYTES:
             return None
     return bytes(note)
+
+
+def _decisions_key(log_key: NoteVerifier) -> NoteVerifier:
+    return NoteVerifier(log_key.name + DECISIONS_SUFFIX, KeyType.ED25519, log_key.public_key)
 
 
 class HistoryGuard:
@@ -138,7 +145,7 @@ class HistoryGuard:
         """
         log_key = self._writer.log_key
         try:
-            shown = open_checkpoint(note, [log_key] if log_key is not None else []).checkpoint
+            shown = open_checkpoint(note, [] if log_key is None else [log_key, _decisions_key(log_key)]).checkpoint
         except RemoteProtocolError as error:
             log.warning("witness_answer_refused", partner=source, code=error.code)
             return True
@@ -157,6 +164,8 @@ class HistoryGuard:
         return False
 
     async def _holds(self, shown: Checkpoint) -> bool:
+        if shown.origin.endswith(DECISIONS_SUFFIX):
+            return self._holds_decisions(shown)
         edge = self._writer.edge()
         if shown.size > edge.size:
             return False
@@ -167,6 +176,16 @@ class HistoryGuard:
             return shown.root_hash == root
         hashes = await prove(self._store, edge, lambda reader: consistency_proof(reader, shown.size, edge.size))
         return verify_consistency(shown.size, shown.root_hash, edge.size, root, hashes)
+
+    def _holds_decisions(self, shown: Checkpoint) -> bool:
+        """Tell whether our decision log, which follows from our log, holds what a checkpoint of it shows."""
+        federation = self._writer.state.federation
+        if shown.size > federation.decision_count():
+            return False
+        tree = DecisionTree(federation.retired_decisions())
+        for tid, decided in federation.decisions.items():
+            tree.append(tid, decided.outcome)
+        return shown.size < tree.start or tree.root(shown.size) == shown.root_hash
 
     async def _ask(self) -> None:
         log_key = self._writer.log_key

@@ -21,11 +21,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from ecot_node.federation.addresses import PartnerAddresses
+from ecot_node.federation.decision_keeping import DecisionKeeper
 from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.kept_rounds import KeptRounds
 from ecot_node.federation.peer_ids import peer_id_of
@@ -55,22 +56,23 @@ from ecot_protocol.domains.federation.outputs import (
     Append,
     Keep,
     KeepFork,
+    KeepLeaves,
     KeepRound,
     Output,
     ReadGrowth,
+    ReadLeaves,
     ReadRecord,
     Solve,
     Tell,
 )
-from ecot_protocol.domains.federation.proofs import Inclusion
 from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.cosignature import Cosigner, Cosigns, cosignature_time, is_fresh
 from ecot_protocol.wire.entry import Entry, sign_body
 from ecot_protocol.wire.keys import Signer
-from ecot_protocol.wire.merkle import consistency_proof, inclusion_proof
-from ecot_protocol.wire.note import NoteSignature, SignedNote, parse_signatures
+from ecot_protocol.wire.merkle import consistency_proof
+from ecot_protocol.wire.note import NoteSignature, NoteSigner, SignedNote, parse_signatures
 from ecot_protocol.wire.note_key import NoteVerifier
 from ecot_protocol.wire.reply import Recorded, RecordedBefore, Refused
 from ecot_protocol.wire.witness import AddCheckpointRequest
@@ -85,6 +87,8 @@ APPEND_AGAIN_S: Final = 1.0
 """Until an entry is tried again that the writer would not take."""
 SEND_BATCH: Final = 64
 """Messages that are handed to the transport at once, which writes them together."""
+KEEP_OWN_S: Final = 1.0
+"""How often what our log decided is kept for the tiles of the decision log."""
 QUEUE_MAX: Final = 2_048
 """Messages that wait for one partner; the oldest are dropped, the courier asks again."""
 DISAGREES: Final = frozenset(("consistency_wrong", "root_wrong"))
@@ -104,6 +108,20 @@ class Netting:
     kept: KeptRounds
 
 
+class FederationSigners(NamedTuple):
+    """The keys that the federation signs with.
+
+    Attributes:
+        agent: signs the node's entries and promises.
+        decisions: the log's key, named like the decision log.
+        cosigners: cosign partners' checkpoints, named like our log; decisions count by the first.
+    """
+
+    agent: Signer
+    decisions: NoteSigner
+    cosigners: tuple[Cosigner, *tuple[Cosigns, ...]]
+
+
 class FederationService:
     """Drives the courier of one node.
 
@@ -112,29 +130,29 @@ class FederationService:
         store: of the same node, open.
         transport: not started.
         guard: judges what partners saw of our log.
-        agent: signs the node's entries.
-        cosigners: cosign partners' checkpoints, named like our log; decisions count by the first.
+        signers: the node's keys.
         addresses: where partners are found.
         hello: the first frame on every stream.
         netting: solves rounds of clearing and keeps them; None: this node lets others solve, and keeps none.
     """
 
-    def __init__(  # noqa: PLR0913 - it joins the parts of a node
+    def __init__(
         self,
         writer: Writer,
         store: LogStore,
         transport: Transport,
         guard: HistoryGuard,
         *,
-        agent: Signer,
-        cosigners: tuple[Cosigner, *tuple[Cosigns, ...]],
+        signers: FederationSigners,
         addresses: PartnerAddresses,
         hello: bytes,
         netting: Netting | None = None,
     ) -> None:
         self._netting = netting
         self._writer, self._store, self._transport, self._guard = writer, store, transport, guard
-        self._agent, self._cosigners, self._hello = agent, cosigners, hello
+        self._agent, self._decisions, self._cosigners = signers
+        self._hello = hello
+        self._keeper = DecisionKeeper(writer, store, self._decisions.verifier.name)
         self._addresses = addresses
         self._dialled: dict[PeerId, tuple[str, ...]] = {}
         self._ledger_of: dict[PeerId, bytes] = {}
@@ -142,6 +160,7 @@ class FederationService:
         self._limits: dict[bytes, PeerLimits] = {}
         self._kept_sizes: dict[str, int] = {}
         self._pushed_size = 0
+        self._kept_own_at_s = 0.0
         self._courier: Courier | None = None
         self._state: State | None = None
         self._lock = asyncio.Lock()
@@ -224,10 +243,17 @@ class FederationService:
                     self._ask_head(self._ledger_of[peer_id])
                 if reconnected:
                     await self._with_courier(lambda courier: courier.reconnected(self._writer.wall_ms()))
+                await self._keep_own_decisions()
             except StoreError as error:
                 log.warning("courier_waits", error=str(error))
             except Exception:  # whatever broke, the courier begins anew at the next tick; nothing is lost by it
                 log.exception("courier_failed")
+
+    async def _keep_own_decisions(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._courier is not None and now_s - self._kept_own_at_s >= KEEP_OWN_S:
+            self._kept_own_at_s = now_s
+            await self._keeper.keep_own(self._courier)
 
     def _find_reconnected(self) -> list[PeerId]:
         """Return the partners that can be reached now and could not be at the last look."""
@@ -243,6 +269,7 @@ class FederationService:
         queue, log_key = self._queues.get(ledger), self._writer.log_key
         if queue is not None and log_key is not None:
             queue.put(AskHead(log_key.name))
+            queue.put(AskHead(self._decisions.verifier.name))
 
     def _tell_head(self, courier: Courier) -> list[Output]:
         return courier.head(self._writer.checkpoint(), self._writer.wall_ms())
@@ -297,7 +324,7 @@ class FederationService:
     async def _take_of_our_log(self, ledger: bytes, message: Message) -> None:
         """Take what a partner says of our own log."""
         match message:
-            case Cosigned():
+            case Cosigned(origin) if self._writer.log_key is not None and origin == self._writer.log_key.name:
                 await self._keep_cosignatures(ledger, message)
             case Head(origin, note) if self._writer.log_key is not None and origin == self._writer.log_key.name:
                 await self._guard.heard(ledger.hex(), note)
@@ -360,8 +387,8 @@ class FederationService:
         self._state = state = self._writer.state
         assert state.ledger is not None
         kept: dict[str, bytes] = {}
-        for ledger, peer in state.federation.peers.items():
-            origin = peer.peering.side_of(ledger).origin
+        origins = [peer.peering.side_of(ledger).origin for ledger, peer in state.federation.peers.items()]
+        for origin in origins:
             witnessed = await self._store.witness_get(origin)
             if witnessed is not None:
                 kept[origin] = witnessed.note
@@ -370,7 +397,9 @@ class FederationService:
             state,
             self._agent,
             self._cosigners[0],
+            self._decisions,
             kept,
+            kept_decisions=await self._keeper.witnessed(origins),
             further_cosigners=self._cosigners[1:],
             head_push_ms=HEAD_PUSH_MS,
         )
@@ -394,6 +423,10 @@ class FederationService:
                 self._spawn(self._find(output))
             case KeepRound():
                 await self._keep_round(output)
+            case KeepLeaves():
+                await self._keep_leaves(output, rest)
+            case ReadLeaves():
+                self._spawn(self._read_leaves(output))
             case KeepFork():
                 log.error("fork_found", origin=output.origin)
                 await keep_fork(self._store, ForkProof(output.origin, output.first, output.second, b""))
@@ -416,6 +449,12 @@ class FederationService:
                 await asyncio.to_thread(self._netting.kept.keep, kept.call, kept.raw)
         except OSError as error:  # only the check of this round is lost
             log.warning("round_not_kept", call=kept.call.hex(), error=str(error))
+
+    async def _keep_leaves(self, output: KeepLeaves, rest: deque[Output]) -> None:
+        if not await self._keeper.keep(output):
+            log.error("decisions_refused", origin=output.origin)
+            rest.clear()  # a deal was decided twice: nothing of it is cosigned
+            self._courier = None
 
     async def _tell(self, tell: Tell) -> None:
         if isinstance(tell.message, Push):
@@ -482,11 +521,12 @@ class FederationService:
     async def _read_record(self, read: ReadRecord) -> None:
         row = await self._store.record(read.index)
         assert row is not None, "the courier asks for durable records"
-        hashes = await prove(
-            self._store, self._writer.edge(), lambda reader: inclusion_proof(reader, read.index, read.size)
-        )
-        inclusion = Inclusion(hashes=hashes, index=read.index, record=row.record)
-        await self._with_courier(lambda courier: courier.proved(read, inclusion, self._writer.wall_ms()))
+        record = row.record
+        await self._with_courier(lambda courier: courier.read(read, record, self._writer.wall_ms()))
+
+    async def _read_leaves(self, read: ReadLeaves) -> None:
+        leaves, root = await self._keeper.read(read)
+        await self._with_courier(lambda courier: courier.leaves(read, leaves, root))
 
     async def _read_growth(self, read: ReadGrowth) -> None:
         hashes = await prove(

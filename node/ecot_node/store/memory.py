@@ -52,6 +52,8 @@ from ecot_node.store.port import (
     CommitGroup,
     Cosignature,
     CosignedCheckpoint,
+    DecisionLeaf,
+    DecisionLogState,
     Draft,
     Erasure,
     ForkProof,
@@ -64,6 +66,7 @@ from ecot_node.store.port import (
     StoredEntry,
     TileRow,
     WitnessState,
+    check_decision_leaves,
     check_group,
     check_messages,
     edge_width,
@@ -89,6 +92,8 @@ class MemoryDisk:
         self.checkpoints: dict[int, bytes] = {}
         self.cosignatures: dict[int, dict[str, bytes]] = {}
         self.witnessed: dict[str, WitnessState] = {}
+        self.decision_logs: dict[str, DecisionLogState] = {}
+        self.decision_leaves: dict[str, dict[bytes, DecisionLeaf]] = {}
         self.forks: list[ForkProof] = []
         self.outbox: dict[int, QueuedMessage] = {}
         self.next_sequence = 1
@@ -420,6 +425,33 @@ class MemoryStore:
             return True
 
         return self._write(write)
+
+    async def decision_log(self, origin: str) -> DecisionLogState | None:
+        return self._read().decision_logs.get(origin)
+
+    async def decision_log_put(
+        self, origin: str, *, old_size: int | None, state: DecisionLogState, leaves: Sequence[DecisionLeaf]
+    ) -> bool:
+        check_decision_leaves(state, leaves)
+
+        def write() -> bool:
+            known = self.disk.decision_logs.get(origin)
+            kept = self.disk.decision_leaves.setdefault(origin, {})
+            if (known.size if known else None) != old_size or any(leaf.tid in kept for leaf in leaves):
+                return False
+            self.disk.decision_logs[origin] = state
+            kept.update((leaf.tid, leaf) for leaf in leaves)
+            return True
+
+        return self._write(write)
+
+    async def decision_leaves(self, origin: str, start: int, limit: int) -> list[DecisionLeaf]:
+        kept = self._read().decision_leaves.get(origin, {})
+        found = [leaf for leaf in kept.values() if leaf.number >= start]
+        return sorted(found, key=lambda leaf: leaf.number)[: min(limit, READ_MAX_ROWS)]
+
+    async def decision_leaf(self, origin: str, tid: bytes) -> DecisionLeaf | None:
+        return self._read().decision_leaves.get(origin, {}).get(tid)
 
     async def fork_put(self, proof: ForkProof) -> None:
         self._write(lambda: None if proof in self.disk.forks else self.disk.forks.append(proof))

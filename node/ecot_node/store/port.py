@@ -343,6 +343,28 @@ class LogReads(Protocol):
         ...
 
 
+class DecisionLogState(msgspec.Struct, frozen=True, gc=False):
+    """A ledger's decision log, ours or a partner's, as far as it is kept.
+
+    Args:
+        size: leaves before its end, kept or not.
+        frontier: the hashes of its maximal complete subtrees, largest first, 32 bytes each.
+        note: the checkpoint that we cosigned last; empty for our own log.
+    """
+
+    size: int
+    frontier: bytes
+    note: bytes
+
+
+class DecisionLeaf(msgspec.Struct, frozen=True, gc=False):
+    """A leaf of a decision log: `outcome` is 0 (abort) or 1 (commit)."""
+
+    number: int
+    tid: bytes
+    outcome: int
+
+
 class CheckpointStore(Protocol):
     """Our own checkpoints and their cosignatures, partners' checkpoints, forks."""
 
@@ -380,6 +402,26 @@ class CheckpointStore(Protocol):
 
     async def witness_put(self, origin: str, *, old_size: int | None, state: WitnessState) -> bool:
         """Replace it if its size is still `old_size` (None: there is none); durable before True is returned."""
+        ...
+
+    async def decision_log(self, origin: str) -> DecisionLogState | None:
+        """Return what is kept of a decision log."""
+        ...
+
+    async def decision_log_put(
+        self, origin: str, *, old_size: int | None, state: DecisionLogState, leaves: Sequence[DecisionLeaf]
+    ) -> bool:
+        """Keep leaves that follow each other up to the new size, if the old size still is `old_size` (None: nothing is
+        kept yet) and no leaf of these tids is kept; all of it, durable before True is returned, or nothing.
+        """
+        ...
+
+    async def decision_leaves(self, origin: str, start: int, limit: int) -> list[DecisionLeaf]:
+        """Return up to `limit` kept leaves from number `start` on, in order."""
+        ...
+
+    async def decision_leaf(self, origin: str, tid: bytes) -> DecisionLeaf | None:
+        """Return the leaf of a deal."""
         ...
 
     async def fork_put(self, proof: ForkProof) -> None:
@@ -525,6 +567,19 @@ def check_messages(messages: Sequence[OutboxMessage]) -> None:
     """
     if any(len(message.payload) > MESSAGE_MAX_BYTES for message in messages):
         raise StoreLimit("message_bytes", MESSAGE_MAX_BYTES)
+
+
+def check_decision_leaves(state: DecisionLogState, leaves: Sequence[DecisionLeaf]) -> None:
+    """Refuse leaves that do not follow each other up to the new size, or repeat a tid.
+
+    Raises:
+        StoreMisuse: says what is wrong.
+    """
+    numbers = [leaf.number for leaf in leaves]
+    if numbers != [*range(state.size - len(leaves), state.size)] or len({leaf.tid for leaf in leaves}) != len(leaves):
+        raise StoreMisuse(f"expected {len(leaves)} leaves of different deals up to {state.size}")
+    if len(state.frontier) != state.size.bit_count() * HASH_BYTES:
+        raise StoreMisuse(f"expected {state.size.bit_count()} hashes")
 
 
 def edge_width(size: int, level: int) -> int:

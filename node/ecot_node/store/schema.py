@@ -13,6 +13,7 @@ Parameters are written `?1`, as SQLite has them; the PostgreSQL adapter reads th
 | `checkpoints`, `cosignatures` | a checkpoint that left the house; a witness's line | `size`; `size, witness` |
 | `outbox`, `inbox`, `meta` | a promised message; a message acted on; a small value | `sequence`; `peer, key`; `key` |
 | `witnessed`, `forks` | a partner's newest checkpoint; a proof of two histories | `origin`; `sequence` |
+| `decision_logs`, `decision_leaves` | a decision log; a leaf of it | `origin`; `origin, number`; `origin, tid` unique |
 | `drafts`, `quarantine`, `erasures` | what their names say | `draft_id`; `sequence`; `idx, position` |
 """
 
@@ -77,6 +78,22 @@ COSIGNED_NEWEST: Final = (
 WITNESSED: Final = "SELECT size, root, note FROM witnessed WHERE origin = ?1"
 WITNESSED_ADD: Final = "INSERT INTO witnessed (origin, size, root, note) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
 WITNESSED_SWAP: Final = "UPDATE witnessed SET size = ?2, root = ?3, note = ?4 WHERE origin = ?1 AND size = ?5"
+DECISION_LOG: Final = "SELECT size, frontier, note FROM decision_logs WHERE origin = ?1"
+DECISION_LOG_ADD: Final = (
+    "INSERT INTO decision_logs (origin, size, frontier, note) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
+)
+DECISION_LOG_SWAP: Final = (
+    "UPDATE decision_logs SET size = ?2, frontier = ?3, note = ?4 WHERE origin = ?1 AND size = ?5"
+)
+# Only what the statement before it, in the same transaction, has let in: the frontier is of these very leaves.
+DECISION_LEAF_ADD: Final = (
+    "INSERT INTO decision_leaves (origin, number, tid, outcome) SELECT origin, ?2, ?3, ?4 FROM decision_logs "
+    "WHERE origin = ?1 AND size = ?5 AND frontier = ?6 ON CONFLICT DO NOTHING"
+)
+DECISION_LEAVES: Final = (
+    "SELECT number, tid, outcome FROM decision_leaves WHERE origin = ?1 AND number >= ?2 ORDER BY number LIMIT ?3"
+)
+DECISION_LEAF_OF: Final = "SELECT number, tid, outcome FROM decision_leaves WHERE origin = ?1 AND tid = ?2"
 FORK_ADD: Final = (
     "INSERT INTO forks (digest, origin, first_note, second_note, proof) VALUES (?1, ?2, ?3, ?4, ?5) "
     "ON CONFLICT DO NOTHING"

@@ -23,6 +23,8 @@ from ecot_node.store.port import (
     CommitGroup,
     Cosignature,
     CosignedCheckpoint,
+    DecisionLeaf,
+    DecisionLogState,
     Draft,
     Erasure,
     ForkProof,
@@ -32,6 +34,7 @@ from ecot_node.store.port import (
     RecordRow,
     StoredEntry,
     WitnessState,
+    check_decision_leaves,
     check_messages,
 )
 
@@ -172,6 +175,39 @@ class SqlStore:
         else:
             counts = await self._write((schema.WITNESSED_SWAP, (*values, old_size)))
         return counts[0] == 1
+
+    async def decision_log(self, origin: str) -> DecisionLogState | None:
+        rows = await self._fetch(schema.DECISION_LOG, origin)
+        return DecisionLogState(*rows[0]) if rows else None
+
+    async def decision_log_put(
+        self, origin: str, *, old_size: int | None, state: DecisionLogState, leaves: Sequence[DecisionLeaf]
+    ) -> bool:
+        check_decision_leaves(state, leaves)
+        for leaf in leaves:  # the swap below sees to it that none comes in between
+            if await self.decision_leaf(origin, leaf.tid) is not None:
+                return False
+        values: tuple[Value, ...] = (origin, state.size, state.frontier, state.note)
+        if old_size is None:
+            first: Statement = (schema.DECISION_LOG_ADD, values)
+        else:
+            first = (schema.DECISION_LOG_SWAP, (*values, old_size))
+        counts = await self._write(
+            first,
+            *[
+                (schema.DECISION_LEAF_ADD, (origin, one.number, one.tid, one.outcome, state.size, state.frontier))
+                for one in leaves
+            ],
+        )
+        return counts[0] == 1
+
+    async def decision_leaves(self, origin: str, start: int, limit: int) -> list[DecisionLeaf]:
+        rows = await self._fetch(schema.DECISION_LEAVES, origin, start, min(limit, READ_MAX_ROWS))
+        return [DecisionLeaf(*row) for row in rows]
+
+    async def decision_leaf(self, origin: str, tid: bytes) -> DecisionLeaf | None:
+        rows = await self._fetch(schema.DECISION_LEAF_OF, origin, tid)
+        return DecisionLeaf(*rows[0]) if rows else None
 
     async def fork_put(self, proof: ForkProof) -> None:
         parts = (proof.first_note, proof.second_note, proof.proof)

@@ -23,6 +23,8 @@ from typing import Final
 
 from ecot_protocol.domains.federation.caller import Boards, Caller
 from ecot_protocol.domains.federation.decider import Decider
+from ecot_protocol.domains.federation.decision_log import DecisionTree, Outcome
+from ecot_protocol.domains.federation.decision_witnessing import DecisionDesk, DecisionQuorum, KeptDecisions
 from ecot_protocol.domains.federation.messages import (
     AbortAsked,
     Accepted,
@@ -38,6 +40,7 @@ from ecot_protocol.domains.federation.messages import (
     Problem,
     Promised,
     Push,
+    PushDecisions,
     Refused,
     Stale,
     Unheard,
@@ -54,21 +57,24 @@ from ecot_protocol.domains.federation.netting_messages import (
     Revealed,
     Solved,
 )
-from ecot_protocol.domains.federation.outputs import Append, Output, ReadGrowth, ReadRecord, Tell
+from ecot_protocol.domains.federation.outputs import Append, Output, ReadGrowth, ReadLeaves, ReadRecord, Tell
 from ecot_protocol.domains.federation.participant import Participant
-from ecot_protocol.domains.federation.proofs import Inclusion
 from ecot_protocol.domains.federation.rounds import round_of
 from ecot_protocol.domains.federation.state import FederationState
-from ecot_protocol.domains.federation.statements import Witness
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX, Witness
 from ecot_protocol.domains.federation.witnessing import Quorum, WitnessDesk, require_fresh
 from ecot_protocol.domains.federation.work import Work
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.cosignature import Cosigner, Cosigns
 from ecot_protocol.wire.keys import Signer
-from ecot_protocol.wire.note import SignedNote
+from ecot_protocol.wire.note import NoteSigner, SignedNote
 
 HEAD_PUSH_MS: Final = 60_000
 """How often the newest checkpoint is shown to every partner, if nothing waits for it and the host says nothing else."""
+
+
+AIM_AGAIN: Final = 5
+"""After so many pushes partners that have not cosigned a checkpoint are shown a newer one."""
 
 
 class Courier:
@@ -78,7 +84,9 @@ class Courier:
         state: of the ledger, read only; as of the last record, durable or not.
         agent: signs promises, and opens what is sealed to us (the host signs entries).
         cosigner: our cosigner key, named like our log.
+        decisions: the key of our log, named like our decision log.
         kept: origin -> checkpoint, what `Keep` asked the host to keep.
+        kept_decisions: origin of a decision log -> what `KeepLeaves` asked the host to keep.
         further_cosigners: our ML-DSA-44 cosigner key, if we have one; partners' logs alone are cosigned with it.
         head_push_ms: how often partners are shown the newest checkpoint, so that every record is witnessed soon.
     """
@@ -88,8 +96,10 @@ class Courier:
         state: FederationState,
         agent: Signer,
         cosigner: Cosigner,
+        decisions: NoteSigner,
         kept: dict[str, bytes] | None = None,
         *,
+        kept_decisions: dict[str, KeptDecisions] | None = None,
         further_cosigners: Sequence[Cosigns] = (),
         head_push_ms: int = HEAD_PUSH_MS,
     ) -> None:
@@ -102,10 +112,12 @@ class Courier:
         self._desk = WitnessDesk(state, (cosigner, *further_cosigners), kept or {})
         self._work = Work(state, agent)
         self._participant = Participant(self._work)
-        self._decider = Decider(self._work, self._quorum, self._participant.offered)
+        self._decision_desk = DecisionDesk(state, cosigner, kept_decisions or {})
+        self._decisions = DecisionQuorum(state, own, cosigner, decisions)
+        self._decider = Decider(self._work, self._decisions, self._participant.offered, self._participant.shown)
         self._participant.decider = self._decider
         self._boards, self._caller = Boards(self._work), Caller(self._work)
-        self._pushed_at_ms = 0
+        self._pushed_at_ms = self._aimed_at_ms = 0
         self._head_push_ms = head_push_ms
 
     # --- what happened ----------------------------------------------------------------------------------------------
@@ -148,6 +160,7 @@ class Courier:
         """Take the newest checkpoint that our log has signed; all below its size is durable."""
         self._quorum.take_head(SignedNote.parse(note))
         self._work.durable_size = self._quorum.head_size
+        self._decisions.follow(self._work.durable_size)
         return self.tick(now_ms)
 
     def reconnected(self, now_ms: int) -> list[Output]:
@@ -172,13 +185,13 @@ class Courier:
             self._caller.refused(append)
         return [*self._participant.entry_refused(append, code, now_ms), *self._participant.settle(now_ms)]
 
-    def proved(self, read: ReadRecord, inclusion: Inclusion, now_ms: int) -> list[Output]:
-        """Take the answer to a `ReadRecord`."""
-        outputs: list[Output] = [*self._participant.read(read, inclusion.record, now_ms)]
-        for tid, shown in self._decider.proved(read, inclusion):
-            outputs += self._decider.tell(tid, shown)
-            self._participant.shown(shown)
-        return [*outputs, *self._participant.settle(now_ms)]
+    def read(self, read: ReadRecord, record: bytes, now_ms: int) -> list[Output]:
+        """Take the answer to a `ReadRecord`: the raw record."""
+        return [*self._participant.read(read, record, now_ms), *self._participant.settle(now_ms)]
+
+    def leaves(self, read: ReadLeaves, leaves: tuple[tuple[bytes, Outcome], ...], root: bytes) -> list[Output]:
+        """Take the answer to a `ReadLeaves`: the leaves, and the root over all before `read.end`."""
+        return [*self._decisions.leaves(read, leaves, root)]
 
     def grown(self, read: ReadGrowth, hashes: tuple[bytes, ...]) -> list[Output]:
         """Take the answer to a `ReadGrowth`."""
@@ -229,6 +242,16 @@ class Courier:
         target = self._quorum.target
         return None if target is None else SignedNote.parse(self._quorum.checkpoint(self._quorum.cosigners))
 
+    @property
+    def decisions(self) -> DecisionTree:
+        """Our decision log, as far as it is durable."""
+        return self._decisions.tree
+
+    def cosigned_decisions(self) -> SignedNote | None:
+        """Return the checkpoint of our decision log that is being cosigned, with the cosignatures so far."""
+        target = self._decisions.target
+        return None if target is None else SignedNote.parse(self._decisions.checkpoint(self._decisions.cosigners))
+
     def refusal(self, tid: bytes) -> Refused | None:
         """Return why a transfer of ours can't go through, as far as we were told since we started."""
         return self._participant.refusals.get(tid)
@@ -263,7 +286,14 @@ class Courier:
 
     def _take_other(self, sender: bytes, message: Message, now_ms: int) -> Iterator[Output]:
         match message:
-            case Push() | Cosigned() | Stale() | AskHead() | Head():
+            case Push():
+                yield from self._desk.push(sender, message, now_ms)
+            case PushDecisions():
+                yield from self._decision_desk.push(sender, message, now_ms)
+            case AskHead(origin):
+                desk = self._decision_desk if origin.endswith(DECISIONS_SUFFIX) else self._desk
+                yield Tell(sender, desk.head(origin))
+            case Cosigned() | Stale() | Head():
                 yield from self._take_of_log(sender, message, now_ms)
             case _:
                 yield from self._to_ourselves([*self._take_of_netting(sender, message, now_ms)], now_ms)
@@ -300,31 +330,31 @@ class Courier:
             if self._work.ledger in round_of(raw)[0].ledgers:
                 yield from self._participant.offered(raw, now_ms)
 
-    def _take_of_log(
-        self, sender: bytes, message: Push | Cosigned | Stale | AskHead | Head, now_ms: int
-    ) -> Iterator[Output]:
+    def _take_of_log(self, sender: bytes, message: Cosigned | Stale | Head, now_ms: int) -> Iterator[Output]:
+        """Take what is said of our own logs."""
+        if message.origin not in (self._origin, self._decisions.origin):
+            return
+        quorum = self._quorum if message.origin == self._origin else self._decisions
         match message:
-            case Push():
-                yield from self._desk.push(sender, message, now_ms)
             case Cosigned():
-                if message.origin == self._origin:
-                    witnesses = self._decider.witnesses()
-                    require_fresh(message.lines, (one.verifier for one in witnesses), now_ms // 1000)
-                    self._quorum.cosigned(sender, message, witnesses)
+                witnesses = self._decider.witnesses()
+                require_fresh(message.lines, (one.verifier for one in witnesses), now_ms // 1000)
+                quorum.cosigned(sender, message, witnesses)
+                if quorum is self._decisions:
+                    yield from self._decisions.cosigned_part(sender, message)
                     yield from self._decider.show_all(now_ms)
-            case Stale(origin, size):
-                if origin == self._origin:
-                    yield from self._quorum.stale(sender, size, now_ms)
-            case AskHead(origin):
-                yield Tell(sender, self._desk.head(origin))
-            case Head(origin, checkpoint):
-                if origin == self._origin and checkpoint is not None:
-                    yield from self._quorum.judge_head(checkpoint, self._work.own_log)
+            case Stale(_, size):
+                yield from quorum.stale(sender, size, now_ms)
+            case Head(_, checkpoint):
+                if checkpoint is not None:
+                    yield from quorum.judge_head(checkpoint, self._work.own_log)
 
     def _push_head(self, now_ms: int) -> Iterator[Output]:
-        """Show the newest checkpoint to every partner, unless somebody waits for the target."""
+        """Show the newest checkpoint to every partner, once they have all cosigned the last one or had the time."""
+        federation = self._state.federation
+        linked = {one for one in federation.peers if federation.linked_peer(one) is not None}
         self._pushed_at_ms = now_ms
-        if not self._decider.is_target_needed():
+        if self._quorum.are_all_done(linked) or now_ms - self._aimed_at_ms >= AIM_AGAIN * self._head_push_ms:
             self._quorum.aim(now_ms)
-        peers = self._state.federation.peers
-        yield from self._quorum.push({one for one in peers if self._state.federation.linked_peer(one) is not None})
+            self._aimed_at_ms = now_ms
+        yield from self._quorum.push(linked)

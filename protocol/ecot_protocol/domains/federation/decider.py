@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ecot_protocol.domains.federation.deals import Contract, Deal, Round, decode_deal
+from ecot_protocol.domains.federation.decision_witnessing import DecisionQuorum
 from ecot_protocol.domains.federation.decisions import DECIDE, DECIDE_TAG, Decide, accepted_policies, is_quorum
 from ecot_protocol.domains.federation.messages import DecisionShown, Promised, Unheard
-from ecot_protocol.domains.federation.outputs import Output, ReadRecord, Tell
-from ecot_protocol.domains.federation.proofs import Inclusion
+from ecot_protocol.domains.federation.outputs import Output, Tell
 from ecot_protocol.domains.federation.state import Promised as PromisedRow
 from ecot_protocol.domains.federation.statements import DecisionPolicy, Witness
-from ecot_protocol.domains.federation.witnessing import Quorum
 from ecot_protocol.domains.federation.work import Work, remember
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.statement import is_statement_signed
@@ -38,18 +37,25 @@ class Decider:
 
     Args:
         work: shared with the rest of the courier.
-        quorum: of our log.
+        quorum: of our decision log.
         offer: takes part in a round ourselves, if we don't yet.
+        take: takes a decision that is shown to others, for deals that we ourselves promised.
     """
 
-    def __init__(self, work: Work, quorum: Quorum, offer: Callable[[bytes, int], Iterator[Output]]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        quorum: DecisionQuorum,
+        offer: Callable[[bytes, int], Iterator[Output]],
+        take: Callable[[DecisionShown], None],
+    ) -> None:
         self._work = work
         self._state = work.state
         self._quorum = quorum
         self._offer = offer
+        self._take = take
         self._askers: dict[bytes, set[bytes]] = {}
         self._rounds: dict[bytes, _Collected] = {}
-        self._reads: dict[ReadRecord, dict[bytes, bytes]] = {}
 
     # --- questions --------------------------------------------------------------------------------------------------
 
@@ -209,25 +215,35 @@ class Decider:
     def show(self, tid: bytes, now_ms: int) -> Iterator[Output]:
         """Bring a decision of our log to whoever waits for it, or work on its cosignatures."""
         decided = self._state.federation.decisions.get(tid)
-        if decided is None or decided.index >= self._work.durable_size:
+        if decided is None or decided.number >= self._quorum.tree.size or not self._is_awaited(tid):
             return
         policies, log = self._policies(tid), self._work.own_log
         is_enough = any(is_quorum(policy, log, self._quorum.cosigners) for policy in policies)
-        if is_enough and decided.index < self._quorum.target_size:
-            read = ReadRecord(decided.index, self._quorum.target_size)
-            self._reads.setdefault(read, {})[tid] = self._quorum.checkpoint(self._quorum.cosigners)
-            yield read
+        if is_enough and decided.number < self._quorum.target_size:
+            yield from self._tell(tid)
             return
-        if decided.index >= self._quorum.target_size and not self.is_target_needed():
+        if decided.number >= self._quorum.target_size and not self._is_target_needed():
             self._quorum.aim(now_ms)
         yield from self._quorum.push({one.ledger for policy in policies for one in policy.witnesses})
 
-    def is_target_needed(self) -> bool:
+    def _is_awaited(self, tid: bytes) -> bool:
+        return tid in self._askers or self._work.promised(tid) is not None
+
+    def _tell(self, tid: bytes) -> Iterator[Output]:
+        """Show a decision to all who wait for it, ourselves among them."""
+        shown = DecisionShown(self._quorum.checkpoint(self._quorum.cosigners), self._quorum.prove(tid))
+        promised = self._work.promised(tid)
+        waiting = self._askers.pop(tid, set()) | set(promised.partners if promised is not None else ())
+        for ledger in sorted(waiting):
+            yield Tell(ledger, shown)
+        self._take(shown)
+
+    def _is_target_needed(self) -> bool:
         """Tell whether a deal that waits is shown by the present target, whose cosignatures are not complete."""
         size, log = self._quorum.target_size, self._work.own_log
         for tid in self._waiting():
             decided = self._state.federation.decisions.get(tid)
-            if decided is not None and decided.index < size:
+            if decided is not None and decided.number < size:
                 policies = self._policies(tid)
                 if not any(is_quorum(one, log, self._quorum.cosigners) for one in policies):
                     return True
@@ -242,20 +258,6 @@ class Decider:
             if policy is not None and policy not in found:
                 found.append(policy)
         return tuple(found)
-
-    def proved(self, read: ReadRecord, inclusion: Inclusion) -> Iterator[tuple[bytes, DecisionShown]]:
-        """Take a record that was read; yield what it shows, for ourselves too."""
-        for tid, checkpoint in self._reads.pop(read, {}).items():
-            decided = self._state.federation.decisions.get(tid)
-            if decided is not None and decided.index == inclusion.index:
-                yield tid, DecisionShown(checkpoint, inclusion)
-
-    def tell(self, tid: bytes, shown: DecisionShown) -> Iterator[Output]:
-        """Show a decision to all who wait for it."""
-        promised = self._work.promised(tid)
-        waiting = self._askers.pop(tid, set()) | set(promised.partners if promised is not None else ())
-        for ledger in sorted(waiting):
-            yield Tell(ledger, shown)
 
     def witnesses(self) -> set[Witness]:
         """Return every witness that may count for our log: of the peerings, and of deals agreed under older ones."""

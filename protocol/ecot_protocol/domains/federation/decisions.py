@@ -7,11 +7,11 @@
   own, and standing is enough. A decider that takes part commits only while its own promise stands.
 - An abort of what is promised here, to a payee or in a round, waits for the deal's earliest abort. What isn't, can be
   aborted at once, because the memory of the decision keeps a late promise out.
-- A ledger, the decider's own included, resolves only on a record of the decision under a checkpoint that the decider's
-  log has signed and the quorum of the deal's witnesses has cosigned.
+- A ledger, the decider's own included, resolves only on a leaf of the decider's decision log (`decision_log`) under a
+  checkpoint that this log has signed and the quorum of the deal's witnesses has cosigned.
 """
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,17 +25,17 @@ from ecot_protocol.domains.federation.deals import (
     SignatureBytes,
     decode_deal,
 )
+from ecot_protocol.domains.federation.decision_log import Outcome
 from ecot_protocol.domains.federation.obligations import rows_of
 from ecot_protocol.domains.federation.proofs import (
     CheckpointBytes,
-    Inclusion,
-    body_of,
-    open_signed,
+    LeafProof,
+    open_decisions,
     proof_wrong,
-    require_included,
+    require_decided,
 )
 from ecot_protocol.domains.federation.rounds import resolve_round
-from ecot_protocol.domains.federation.state import Decided, FederationState, Outcome, Promised
+from ecot_protocol.domains.federation.state import Decided, FederationState, Promised
 from ecot_protocol.domains.federation.statements import MAX_WITNESSES, DecisionPolicy, LogKey, Witness
 from ecot_protocol.domains.federation.transfers import node_signs
 from ecot_protocol.errors import RemoteProtocolError
@@ -70,15 +70,15 @@ class Resolve(Wire):
     """Payload of ``federation.resolve``: decisions of one log under one checkpoint, many deals at once.
 
     Attributes:
-        checkpoint: signed by `log`, cosigned by `cosigners`.
+        checkpoint: of the decider's decision log, signed by `log`, cosigned by `cosigners`.
         cosigners: who must have cosigned it, ascending by name.
-        decisions: records of ``federation.decide``, each of another deal.
+        decisions: leaves with their places, each of another deal.
         log: key of the decider's log.
     """
 
     checkpoint: CheckpointBytes
     cosigners: Annotated[tuple[Witness, ...], msgspec.Meta(max_length=MAX_WITNESSES)]
-    decisions: Annotated[tuple[Inclusion, ...], msgspec.Meta(min_length=1, max_length=MAX_RESOLUTIONS)]
+    decisions: Annotated[tuple[LeafProof, ...], msgspec.Meta(min_length=1, max_length=MAX_RESOLUTIONS)]
     log: LogKey
 
 
@@ -148,29 +148,11 @@ def _decide(state: FederationState, act: Act[Decide], at: int) -> list[Fact]:
         assert decide.contract is not None
         closes_at_ms = decode_deal(decide.contract).closes_at_ms
     state.federation.forget_decisions(at)
-    state.federation.decisions[decide.tid] = Decided(closes_at_ms=closes_at_ms, index=act.index, outcome=decide.outcome)
+    number = state.federation.decision_count()
+    state.federation.decisions[decide.tid] = Decided(
+        closes_at_ms=closes_at_ms, index=act.index, number=number, outcome=decide.outcome
+    )
     return [facts.DealDecided(tid=decide.tid, outcome=decide.outcome)]
-
-
-class ProvedDecision(NamedTuple):
-    """What the raw record of a decision says."""
-
-    ledger: bytes
-    tid: bytes
-    outcome: Outcome
-
-
-def read_decision(record: bytes) -> ProvedDecision:
-    """Read the raw record of a ``federation.decide``.
-
-    Raises:
-        RemoteProtocolError: ``decision_wrong`` (of another type), or a code of the record's form.
-    """
-    body = body_of(record)
-    if body.type != DECIDE_TAG:
-        raise RemoteProtocolError("decision_wrong", body.type)
-    decide = DECIDE_PAYLOAD.decode(bytes(body.payload))
-    return ProvedDecision(body.ledger, decide.tid, decide.outcome)
 
 
 def _resolve_signers(state: FederationState, act: Act[Resolve], at: int) -> SignerRule:
@@ -182,17 +164,16 @@ def _resolve_evidence(payload: Resolve) -> Reason | None:
     if names != sorted(set(names)):
         return Reason.of("evidence_wrong", problem="cosigners_not_sorted")
     try:
-        opened = open_signed(payload.checkpoint, payload.log, payload.cosigners)
-        tids = []
+        opened = open_decisions(payload.checkpoint, payload.log, payload.cosigners)
         for decision in payload.decisions:
-            require_included(decision, opened)
-            tids.append(read_decision(decision.record).tid)
+            require_decided(decision, opened)
     except RemoteProtocolError as error:
         return proof_wrong(error)
     good = {one.cosigner for one in opened.cosignatures}
     if any(witness.verifier not in good for witness in payload.cosigners):
         return Reason.of("evidence_wrong", problem="cosignature_wrong")
-    return Reason.of("evidence_wrong", problem="decision_repeated") if len(set(tids)) != len(tids) else None
+    tids = {decision.tid for decision in payload.decisions}
+    return Reason.of("evidence_wrong", problem="decision_repeated") if len(tids) != len(payload.decisions) else None
 
 
 def accepted_policies(state: FederationState, promised: Promised) -> tuple[DecisionPolicy, ...]:
@@ -212,12 +193,10 @@ def is_quorum(policy: DecisionPolicy, log: LogKey, cosigners: tuple[Witness, ...
 def _check_resolve(state: FederationState, act: Act[Resolve], _at: int) -> Reason | None:
     resolve = act.payload
     for decision in resolve.decisions:
-        ledger, tid, _ = read_decision(decision.record)
+        tid = decision.tid
         promised = state.federation.promises.get(tid)
         if promised is None:
             return Reason.of("promise_missing", tid=tid.hex())
-        if ledger != promised.decision.ledger:
-            return Reason.of("decider_mismatch", decider=ledger.hex())
         if not any(is_quorum(one, resolve.log, resolve.cosigners) for one in accepted_policies(state, promised)):
             return Reason.of("quorum_missing", tid=tid.hex())
     return None
@@ -226,7 +205,7 @@ def _check_resolve(state: FederationState, act: Act[Resolve], _at: int) -> Reaso
 def _resolve(state: FederationState, act: Act[Resolve], _at: int) -> list[Fact]:
     result: list[Fact] = []
     for decision in act.payload.decisions:
-        _, tid, outcome = read_decision(decision.record)
+        tid, outcome = decision.tid, decision.outcome
         promised = state.federation.settle(tid)
         resolved = facts.DealResolved(tid=tid, role=promised.role, outcome=outcome, decider=promised.decision.ledger)
         if promised.role == "clearing":
@@ -242,7 +221,7 @@ def _decide_parties(state: FederationState, act: Act[Decide]) -> tuple[bytes, ..
 
 
 def _resolve_parties(state: FederationState, act: Act[Resolve]) -> tuple[bytes, ...]:
-    tids = [read_decision(decision.record).tid for decision in act.payload.decisions]
+    tids = [decision.tid for decision in act.payload.decisions]
     return tuple(sorted({owner for tid in tids for owner in _owners(state, tid)}))
 
 
@@ -283,6 +262,6 @@ RESOLVE: Final[EntryType[FederationState, Resolve]] = EntryType(
     check=_check_resolve,
     effect=_resolve,
     evidence=_resolve_evidence,
-    reasons=("evidence_wrong", "promise_missing", "decider_mismatch", "quorum_missing"),
+    reasons=("evidence_wrong", "promise_missing", "quorum_missing"),
     parties=_resolve_parties,
 )

@@ -16,19 +16,28 @@ from ecot_protocol.domains.federation.deals import MAX_HOPS, MAX_PATH, DealBytes
 from ecot_protocol.domains.federation.mirrors import Tids
 from ecot_protocol.domains.federation.netting_messages import NettingMessage
 from ecot_protocol.domains.federation.openings import Sealed
-from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, RecordProof
+from ecot_protocol.domains.federation.proofs import CheckpointBytes, Inclusion, LeafProof, RecordProof
 from ecot_protocol.domains.federation.statements import KeyName
 from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
-from ecot_protocol.wire.encoding import Codec, Count, Hash, Id
+from ecot_protocol.wire.encoding import Codec, Count, Hash, Id, WireArray
 from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES
 
 MAX_MESSAGE_SIZE_BYTES: Final = 262_144
 MAX_MIRROR_LISTS_BYTES: Final = 240_000
 MAX_PROPOSAL_BYTES: Final = 16_384
 """Longest peering that is proposed to another node."""
+MAX_PUSHED_LEAVES: Final = 4_096
+"""Decisions of one message to a witness."""
 MAX_FOLLOWED: Final = 8
 """Records of one message about keys that were replaced."""
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}$(?!\n)")]
+
+
+class PushedLeaf(WireArray):
+    """A decision: outcome 0 (abort) or 1 (commit)."""
+
+    tid: Id
+    outcome: Annotated[int, msgspec.Meta(ge=0, le=1)]
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True, gc=False):
@@ -61,10 +70,10 @@ class Unheard(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknow
 
 
 class DecisionShown(msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True, gc=False):
-    """The record of a decision under a cosigned checkpoint of the decider's log."""
+    """A decision under a cosigned checkpoint of the decider's decision log."""
 
     checkpoint: CheckpointBytes
-    inclusion: Inclusion
+    decision: LeafProof
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True, gc=False):
@@ -133,6 +142,18 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=15, forbid_unkno
     tid: Id
     code: Code
     ledger: Hash
+
+
+class PushDecisions(msgspec.Struct, frozen=True, array_like=True, tag=16, forbid_unknown_fields=True, gc=False):
+    """A ledger to a witness: the leaves of its decision log from `start` on, up to the size of the checkpoint.
+
+    `before` is empty, or the frontier of the leaves before `start`, for a witness that has seen nothing yet.
+    """
+
+    start: Count
+    before: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=53)]
+    leaves: Annotated[tuple[PushedLeaf, ...], msgspec.Meta(max_length=MAX_PUSHED_LEAVES)]
+    checkpoint: CheckpointBytes
 
 
 class MirrorShown(msgspec.Struct, frozen=True, array_like=True, tag=40, forbid_unknown_fields=True, gc=False):
@@ -221,6 +242,7 @@ Message = (
     | Head
     | Problem
     | Refused
+    | PushDecisions
     | MirrorShown
     | AskMirror
     | AskMoves

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a courier asks of its host. The host carries them out in order, and nothing before what precedes it is done.
 
-- `Keep` and `KeepFork` are durable before the next output is looked at: a witness that forgets what it cosigned could
-  cosign another history.
+- `Keep`, `KeepLeaves` and `KeepFork` are durable before the next output is looked at: a witness that forgets what it
+  cosigned could cosign another history. Where the host can't keep something, it drops what comes after.
 - `Tell` may be lost, repeated, reordered.
 - `Append` is signed by the agent and given to the writer; the host reports `recorded` once it is durable, or `refused`.
-- `ReadRecord` and `ReadGrowth` are answered by `Courier.proved` and `Courier.grown`, or not at all (it asks again).
+- `ReadRecord`, `ReadGrowth` and `ReadLeaves` are answered by `Courier.read`, `Courier.grown` and `Courier.leaves`, or
+  not at all (it asks again).
 - `Ahead` stops the writer: a witness holds a checkpoint of our own log that is longer than our log.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from ecot_protocol.domains.federation.decision_log import Outcome
 from ecot_protocol.domains.federation.messages import Message
 from ecot_protocol.domains.federation.netting import Matched
 from ecot_protocol.wire.entry import Attachment
+from ecot_protocol.wire.merkle_group import Frontier
 
 AppendKind = Literal["abort", "accept", "commit", "commit_offers", "forward", "promise", "resolve"]
 
@@ -39,10 +42,17 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class ReadRecord:
-    """Read the record at `index` of our own log, with its inclusion proof in the tree of `size`."""
+    """Read the record at `index` of our own log."""
 
     index: int
-    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLeaves:
+    """Read decisions of our own decision log that the state no longer remembers, and the root over all before `end`."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,19 @@ class Keep:
     """Keep the checkpoint (a signed note) as the last one of this log that we cosigned; replaces the one before."""
 
     origin: str
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLeaves:
+    """Keep leaves of a partner's decision log that come after the frontier `before`, the frontier after them, and the
+    checkpoint that we are about to cosign. Nothing of it if a tid among them is kept already.
+    """
+
+    origin: str
+    before: Frontier
+    leaves: tuple[tuple[bytes, Outcome], ...]
+    frontier: Frontier
     checkpoint: bytes
 
 
@@ -93,4 +116,4 @@ class Ahead:
     checkpoint: bytes
 
 
-Output = Ahead | Append | Keep | KeepFork | KeepRound | Solve | ReadGrowth | ReadRecord | Tell
+Output = Ahead | Append | Keep | KeepFork | KeepLeaves | KeepRound | ReadGrowth | ReadLeaves | ReadRecord | Solve | Tell

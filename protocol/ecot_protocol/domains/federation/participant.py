@@ -18,7 +18,7 @@ import msgspec
 
 from ecot_protocol.domains.federation.deals import Contract, Deal, decode_deal, transfer_of
 from ecot_protocol.domains.federation.decider import Decider
-from ecot_protocol.domains.federation.decisions import Resolve, accepted_policies, is_quorum, read_decision
+from ecot_protocol.domains.federation.decisions import Resolve, accepted_policies, is_quorum
 from ecot_protocol.domains.federation.messages import (
     AbortAsked,
     Accepted,
@@ -31,7 +31,7 @@ from ecot_protocol.domains.federation.messages import (
 )
 from ecot_protocol.domains.federation.openings import open_opening
 from ecot_protocol.domains.federation.outputs import Append, Output, ReadRecord, Tell
-from ecot_protocol.domains.federation.proofs import Inclusion, body_of, open_signed
+from ecot_protocol.domains.federation.proofs import LeafProof, body_of, open_decisions, require_decided
 from ecot_protocol.domains.federation.rounds import CLEAR_ACCEPT, ClearAccept, round_of
 from ecot_protocol.domains.federation.state import Promised as PromisedRow
 from ecot_protocol.domains.federation.statements import LogKey, Witness
@@ -81,7 +81,7 @@ class Participant:
         self._work = work
         self._heard: set[bytes] = set()
         self._reads: dict[ReadRecord, set[bytes]] = {}
-        self._ready: dict[bytes, tuple[_Shown, Inclusion]] = {}
+        self._ready: dict[bytes, tuple[_Shown, LeafProof]] = {}
         self._alone: set[bytes] = set()
         self.refusals: dict[bytes, Refused] = {}
 
@@ -224,19 +224,20 @@ class Participant:
 
     def shown(self, message: DecisionShown) -> None:
         """Take a decision if it counts for a deal that is promised here."""
-        tid = read_decision(message.inclusion.record).tid
+        tid = message.decision.tid
         promised = self._work.promised(tid)
         if promised is None or tid in self._work.under_way or not self._work.is_durable(promised):
             return
         for policy in accepted_policies(self._work.state, promised):
             try:
-                opened = open_signed(message.checkpoint, policy.log, policy.witnesses)
+                opened = open_decisions(message.checkpoint, policy.log, policy.witnesses)
+                require_decided(message.decision, opened)
             except RemoteProtocolError:  # Another policy may name other keys.
                 continue
             good = {one.cosigner for one in opened.cosignatures}
             cosigners = tuple(sorted((w for w in policy.witnesses if w.verifier in good), key=lambda w: w.name))
             if is_quorum(policy, policy.log, cosigners):
-                self._ready[tid] = (_Shown(message.checkpoint, cosigners, policy.log), message.inclusion)
+                self._ready[tid] = (_Shown(message.checkpoint, cosigners, policy.log), message.decision)
                 return
 
     # --- each deal --------------------------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ class Participant:
         return is_hopeless or now_ms >= promised.earliest_abort_ms
 
     def _read(self, tid: bytes, promised: PromisedRow) -> Iterator[Output]:
-        read = ReadRecord(promised.index, self._work.durable_size)
+        read = ReadRecord(promised.index)
         self._reads.setdefault(read, set()).add(tid)
         yield read
 

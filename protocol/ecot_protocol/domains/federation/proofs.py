@@ -9,11 +9,12 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ecot_protocol.domains.federation.decision_log import Outcome, decision_hash
 from ecot_protocol.domains.federation.statements import LogKey, Witness
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint, open_checkpoint
-from ecot_protocol.wire.encoding import Count, Hash, Wire
+from ecot_protocol.wire.encoding import Count, Hash, Id, Wire
 from ecot_protocol.wire.entry import BODY, Body, decode_record, leaf_data
 from ecot_protocol.wire.keys import is_public_key
 from ecot_protocol.wire.merkle_hash import leaf_hash, verify_inclusion
@@ -32,6 +33,15 @@ class Inclusion(Wire):
     hashes: ProofHashes
     index: Count
     record: ProvedRecord
+
+
+class LeafProof(Wire):
+    """A leaf of a decision log and the proof of its place; which checkpoint it is against is said beside it."""
+
+    hashes: ProofHashes
+    number: Count
+    outcome: Outcome
+    tid: Id
 
 
 class RecordProof(Wire):
@@ -65,6 +75,30 @@ def require_included(inclusion: Inclusion, opened: OpenedCheckpoint) -> Body:
     if not verify_inclusion(leaf, inclusion.index, head.size, inclusion.hashes, head.root_hash):
         raise RemoteProtocolError("proof_inclusion_wrong", f"record {inclusion.index}", index=inclusion.index)
     return body_of(inclusion.record)
+
+
+def open_decisions(checkpoint: bytes, log: LogKey, witnesses: tuple[Witness, ...]) -> OpenedCheckpoint:
+    """Open a checkpoint of a ledger's decision log under keys that somebody wrote down; `log` is the ledger's.
+
+    Raises:
+        RemoteProtocolError: ``proof_key_wrong``, or a code of `open_checkpoint`.
+    """
+    keys = (log.public_key, *(witness.public_key for witness in witnesses))
+    if not all(map(is_public_key, keys)):
+        raise RemoteProtocolError("proof_key_wrong", "expected Ed25519 keys")
+    return open_checkpoint(checkpoint, (log.decisions,), tuple(witness.verifier for witness in witnesses))
+
+
+def require_decided(proof: LeafProof, opened: OpenedCheckpoint) -> None:
+    """Check the place of a leaf.
+
+    Raises:
+        RemoteProtocolError: ``proof_inclusion_wrong``.
+    """
+    head = opened.checkpoint
+    leaf = decision_hash(proof.tid, proof.outcome)
+    if not verify_inclusion(leaf, proof.number, head.size, proof.hashes, head.root_hash):
+        raise RemoteProtocolError("proof_inclusion_wrong", f"decision {proof.number}", index=proof.number)
 
 
 def body_of(record: bytes) -> Body:

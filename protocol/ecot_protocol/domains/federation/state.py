@@ -8,7 +8,7 @@ Retirement:
 - A decision is remembered until the deal closes (`Deal.closes_at_ms`, 400 days after its earliest abort) and its
   promise, if one stood here, is resolved. From its earliest abort on no promise of the deal can be recorded, from its
   closing on no decision without a promise: so nothing that was decided can be decided again. Decisions go in the order
-  in which they were recorded, when a later one is recorded.
+  in which they were recorded, when a later one is recorded; what stays of them is the frontier of the decision log.
 - An obligation goes when it is cleared in full or withdrawn; a call when its earliest abort has passed.
 - A round that was resolved here is remembered until its earliest abort, from when it can't be accepted any more: or a
   repeated offer would clear it twice. The same holds for a transfer that was forwarded here, or promised to a payee
@@ -24,6 +24,7 @@ from typing import Annotated, Final, Literal, Protocol
 import msgspec
 
 from ecot_protocol.domains.coop.state import CoopSlice, own_account
+from ecot_protocol.domains.federation.decision_log import Outcome, grown_frontier
 from ecot_protocol.domains.federation.statements import DecisionPolicy, Peering, PeeringStatus
 from ecot_protocol.domains.membership.state import MembershipSlice
 from ecot_protocol.domains.trade.state import BARTER
@@ -31,13 +32,13 @@ from ecot_protocol.ledger.accounts import AccountKey, Accounts
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.ledger.table import Table
 from ecot_protocol.wire.encoding import Count, Hash, Id, Positive, UnitCode, Wire
+from ecot_protocol.wire.merkle_group import Frontier
 
 PARTNER: Final = "partner"
 """Purpose of the account of a partner ledger: positive if we owe it."""
 DOUBTFUL: Final = "doubtful"
 """Purpose of the account that takes the member's place in a deal that was given up."""
 
-Outcome = Literal["abort", "commit"]
 Role = Literal["clearing", "payee", "payer", "transit"]
 MAX_PENDING: Final = 4_096
 """Promises that may stand unresolved with one partner; more are refused, whatever their amounts."""
@@ -91,11 +92,19 @@ class Promised(Wire):
 
 
 class Decided(Wire):
-    """A decision of this ledger's log, recorded at `index`."""
+    """A decision of this ledger, recorded at `index`: leaf `number` of its decision log."""
 
     closes_at_ms: Count
     index: Count
+    number: Count
     outcome: Outcome
+
+
+class RetiredDecisions(Wire):
+    """The decision log before the decisions that are remembered: how many, and the frontier's hashes."""
+
+    count: Count
+    hashes: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=53)]
 
 
 class Offered(Wire):
@@ -127,13 +136,28 @@ class Hold(Wire):
 class FederationSlice:
     """State of the domain."""
 
-    __slots__ = ("calls", "claimed", "decisions", "holds", "offers", "owed", "peers", "pending", "promises", "settled")
+    __slots__ = (
+        "calls",
+        "claimed",
+        "decisions",
+        "decisions_before",
+        "holds",
+        "offers",
+        "owed",
+        "peers",
+        "pending",
+        "promises",
+        "settled",
+    )
 
     def __init__(self) -> None:
         self.peers: Table[bytes, Peer] = Table("federation.peers", Hash, Peer)
         self.promises: Table[bytes, Promised] = Table("federation.promises", Id, Promised)
         self.pending: Table[bytes, int] = Table("federation.pending", Hash, Count)
         self.decisions: Table[bytes, Decided] = Table("federation.decisions", Id, Decided)
+        self.decisions_before: Table[str, RetiredDecisions] = Table(
+            "federation.decisions_before", str, RetiredDecisions
+        )
         self.settled: Table[bytes, int] = Table("federation.settled", Id, Count)
         self.owed: Table[bytes, Offered] = Table("federation.owed", Id, Offered)
         self.claimed: Table[bytes, Offered] = Table("federation.claimed", Id, Offered)
@@ -143,7 +167,7 @@ class FederationSlice:
 
     def tables(self) -> tuple[Table[object, object], ...]:
         """Return the tables that the state digest covers."""
-        deals = (self.peers, self.promises, self.pending, self.decisions, self.settled)
+        deals = (self.peers, self.promises, self.pending, self.decisions, self.decisions_before, self.settled)
         rounds = (self.owed, self.claimed, self.offers, self.holds, self.calls)
         return (*deals, *rounds)  # type: ignore[return-value]
 
@@ -192,6 +216,9 @@ class FederationSlice:
             if decided.closes_at_ms > at or tid in self.promises:
                 break
             over.append(tid)
+        if over:
+            before = grown_frontier(self.retired_decisions(), ((tid, self.decisions[tid].outcome) for tid in over))
+            self.decisions_before[""] = RetiredDecisions(count=before.size, hashes=before.hashes)
         for tid in over:
             del self.decisions[tid]
 
@@ -204,6 +231,16 @@ class FederationSlice:
             over.append(call)
         for call in over:
             del self.calls[call]
+
+    def retired_decisions(self) -> Frontier:
+        """Return the frontier of the decision log before the decisions that are remembered."""
+        row = self.decisions_before.get("")
+        return Frontier.empty() if row is None else Frontier(row.count, row.hashes)
+
+    def decision_count(self) -> int:
+        """Return the size of the decision log."""
+        row = self.decisions_before.get("")
+        return len(self.decisions) + (0 if row is None else row.count)
 
     def _forget_settled(self, at: int) -> None:
         """Retire resolved deals from the oldest on, as long as their earliest abort has passed."""

@@ -23,6 +23,8 @@ from ecot_protocol.wire.statement import STATEMENT, Statement, decode_statement
 
 FEDERATION_RULES: Final = 1
 """The number of the rules of this page; a peering names it."""
+DECISIONS_SUFFIX: Final = "/decisions"
+"""What the origin of a ledger's decision log has more than its own."""
 MAX_WITNESSES: Final = 16
 MAX_DECIDERS: Final = 16
 
@@ -42,6 +44,11 @@ class LogKey(Wire):
     def verifier(self) -> NoteVerifier:
         """The key as notes use it."""
         return NoteVerifier(self.origin, KeyType.ED25519, self.public_key[1:])
+
+    @property
+    def decisions(self) -> NoteVerifier:
+        """The same key for the ledger's decision log (`ecot_protocol.domains.federation.decision_log`)."""
+        return NoteVerifier(self.origin + DECISIONS_SUFFIX, KeyType.ED25519, self.public_key[1:])
 
 
 class Witness(Wire):

@@ -55,7 +55,7 @@ class WitnessDesk:
         origin = request.checkpoint.origin
         kept = self._kept.get(origin)
         known = None if kept is None else Checkpoint.parse(SignedNote.parse(kept).text)
-        keys = [log.verifier for log in self._logs(origin)]
+        keys = [log.verifier for log in logs_of(self._state, origin)]
         answer = decide(None if known is None else (known.size, known.root_hash), request, keys)
         if isinstance(answer, Refusal):
             if answer.is_fork_proof and kept is not None:
@@ -81,11 +81,13 @@ class WitnessDesk:
         """Answer what we cosigned last."""
         return Head(origin, self._kept.get(origin))
 
-    def _logs(self, origin: str) -> Iterator[LogKey]:
-        for ledger, peer in self._state.federation.peers.items():
-            side = peer.peering.side_of(ledger)
-            if side.origin == origin:
-                yield LogKey(origin=origin, public_key=side.log)
+
+def logs_of(state: FederationState, origin: str) -> Iterator[LogKey]:
+    """Yield the keys that our peerings name for the log of this origin."""
+    for ledger, peer in state.federation.peers.items():
+        side = peer.peering.side_of(ledger)
+        if side.origin == origin:
+            yield LogKey(origin=origin, public_key=side.log)
 
 
 def require_fresh(lines: bytes, keys: Iterable[NoteVerifier], now_unix_s: int) -> None:
@@ -109,8 +111,8 @@ def require_fresh(lines: bytes, keys: Iterable[NoteVerifier], now_unix_s: int) -
             raise RemoteProtocolError("cosignature_not_fresh", detail, name=line.name)
 
 
-class Quorum:
-    """Collect cosignatures for our own log's checkpoints.
+class CosignedTarget:
+    """One checkpoint of a log of ours, and who has cosigned it.
 
     Args:
         own: who we are as a witness.
@@ -122,10 +124,6 @@ class Quorum:
         self._cosigner = cosigner
         self._known_sizes: dict[bytes, int] = {}
         self._lines: dict[Witness, NoteSignature] = {}
-        self._growths: dict[tuple[int, int], set[bytes]] = {}
-        self.head: SignedNote | None = None
-        self.head_size = 0
-        """How much of our log is durable and signed."""
         self.target: SignedNote | None = None
         self.target_size = 0
         """The size of the checkpoint for which cosignatures are collected."""
@@ -140,6 +138,42 @@ class Quorum:
         assert self.target is not None
         return self.target.with_signatures(self._lines[one] for one in cosigners).format()
 
+    def _aim_at(self, note: SignedNote, size: int, now_ms: int) -> None:
+        """Make a checkpoint the target, and cosign it ourselves."""
+        self.target, self.target_size = note, size
+        self._lines = {self._own: self._cosigner.cosign(note.text, max(now_ms // 1000, 1))}
+
+    def _silent(self, ledgers: set[bytes]) -> list[bytes]:
+        """Return which of these ledgers' witnesses have not cosigned the target."""
+        return sorted(ledgers - {witness.ledger for witness in self._lines})
+
+    def cosigned(self, sender: bytes, message: Cosigned, witnesses: set[Witness]) -> None:
+        """Take cosignatures.
+
+        Raises:
+            RemoteProtocolError: a line isn't good.
+        """
+        self._known_sizes[sender] = max(message.size, self._known_sizes.get(sender, 0))
+        if self.target is None or message.size != self.target_size:
+            return
+        for line in parse_signatures(message.lines):
+            for witness in witnesses:
+                verifier = witness.verifier
+                if (verifier.name, verifier.key_id) == (line.name, line.key_id):
+                    verify_cosignature(self.target.text, line, verifier)
+                    self._lines[witness] = line
+
+
+class Quorum(CosignedTarget):
+    """Collect cosignatures for our own log's checkpoints."""
+
+    def __init__(self, own: Witness, cosigner: Cosigner) -> None:
+        super().__init__(own, cosigner)
+        self._growths: dict[tuple[int, int], set[bytes]] = {}
+        self.head: SignedNote | None = None
+        self.head_size = 0
+        """How much of our log is durable and signed."""
+
     def take_head(self, note: SignedNote) -> None:
         """Take the newest checkpoint that our log has signed."""
         size = Checkpoint.parse(note.text).size
@@ -151,14 +185,15 @@ class Quorum:
         assert self.head is not None
         if self.target is not None and self.target.text == self.head.text:
             return
-        self.target, self.target_size = self.head, self.head_size
-        line = self._cosigner.cosign(self.head.text, max(now_ms // 1000, 1))
-        self._lines = {self._own: line}
+        self._aim_at(self.head, self.head_size, now_ms)
+
+    def are_all_done(self, ledgers: set[bytes]) -> bool:
+        """Tell whether all these witnesses have cosigned the target."""
+        return not self._silent(ledgers)
 
     def push(self, ledgers: set[bytes]) -> Iterator[Output]:
         """Show the target to witnesses that have not cosigned it."""
-        done = {witness.ledger for witness in self._lines}
-        for ledger in sorted(ledgers - done):
+        for ledger in self._silent(ledgers):
             yield from self._push_from(ledger, self._known_sizes.get(ledger, 0))
 
     def _push_from(self, ledger: bytes, old_size: int) -> Iterator[Output]:
@@ -191,22 +226,6 @@ class Quorum:
         if size <= self.target_size:
             yield from self._push_from(sender, size)
 
-    def cosigned(self, sender: bytes, message: Cosigned, witnesses: set[Witness]) -> None:
-        """Take cosignatures.
-
-        Raises:
-            RemoteProtocolError: a line isn't good.
-        """
-        self._known_sizes[sender] = max(message.size, self._known_sizes.get(sender, 0))
-        if self.target is None or message.size != self.target_size:
-            return
-        for line in parse_signatures(message.lines):
-            for witness in witnesses:
-                verifier = witness.verifier
-                if (verifier.name, verifier.key_id) == (line.name, line.key_id):
-                    verify_cosignature(self.target.text, line, verifier)
-                    self._lines[witness] = line
-
     def judge_head(self, note: bytes, log: LogKey) -> Iterator[Output]:
         """Compare what a witness holds of our own log with our log.
 
@@ -221,4 +240,4 @@ class Quorum:
             yield from () if shown.root_hash == own.root_hash else (Ahead(note),)
 
 
-__all__ = ["Quorum", "WitnessDesk", "require_fresh"]
+__all__ = ["CosignedTarget", "Quorum", "WitnessDesk", "logs_of", "require_fresh"]

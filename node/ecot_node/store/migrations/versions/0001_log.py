@@ -87,6 +87,22 @@ def _tree() -> None:
         sa.Column("note", BYTES, nullable=False),
     )
     op.create_table(
+        "decision_logs",
+        sa.Column("origin", sa.Text, primary_key=True),
+        sa.Column("size", WHOLE, nullable=False),
+        sa.Column("frontier", BYTES, nullable=False),
+        sa.Column("note", BYTES, nullable=False),
+    )
+    op.create_table(
+        "decision_leaves",
+        sa.Column("origin", sa.Text, primary_key=True),
+        sa.Column("number", WHOLE, primary_key=True, autoincrement=False),
+        sa.Column("tid", BYTES, nullable=False),
+        sa.Column("outcome", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("decision_leaves_tid", "decision_leaves", ["origin", "tid"], unique=True)
+    op.create_table(
         "forks",
         sa.Column("sequence", WHOLE, sa.Identity(), primary_key=True, autoincrement=True),
         sa.Column("digest", BYTES, nullable=False, unique=True),
