@@ -299,6 +299,7 @@ async def _status(folder: Path) -> dict[str, object]:
     opened = await store.open(ledger=None, read_only=True)
     try:
         cosigned = await store.newest_cosigned()
+        lines = cosigned.cosignatures if cosigned else ()
         genesis = await store.record(0)
         return {
             "running": is_locked(folder),
@@ -307,7 +308,7 @@ async def _status(folder: Path) -> dict[str, object]:
             "size": opened.size,
             "checkpoint": (opened.checkpoint or b"").decode(),
             "cosigned_size": cosigned.size if cosigned else 0,
-            "witnesses": [one.witness_name for one in cosigned.cosignatures] if cosigned else [],
+            "witnesses": sorted({one.witness_name.partition("+")[0] for one in lines}),
             "forks": len(await store.forks()),
             "erasures": len(await store.erasures()),
         }

@@ -22,6 +22,7 @@ from ecot_node.domains.records.queries import ViewsRecordIndex
 from ecot_node.domains.routes import DOMAIN_ROUTES
 from ecot_node.http.app import SERVICES, make_app
 from ecot_node.http.context import Context
+from ecot_node.store.forks import ForkBoard
 from ecot_node.store.memory import MemoryStore
 from ecot_protocol.domains.catalogue.acts import BatchWork, RegisterWork, RegisterWorks
 from ecot_protocol.domains.catalogue.state import Holder
@@ -242,6 +243,7 @@ async def domain_node(story: Story, folder: Path) -> AsyncIterator[HttpNode]:
         records=ViewsRecordIndex(views),
         peers=KnownPeers(),
         cosigners=(),
+        forks=ForkBoard(store),
         clock_ms=lambda: kit.now,
         settings=NO_LIMITS,
     )

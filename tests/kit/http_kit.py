@@ -30,6 +30,7 @@ from ecot_node.http.sessions import SESSION_CONTEXT
 from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.writer import Writer, WriterKeys
+from ecot_node.store.forks import ForkBoard
 from ecot_node.store.memory import MemoryStore
 from ecot_protocol.wire.cosignature import Cosigner, make_ml_dsa_cosigner
 from ecot_protocol.wire.encoding import encode
@@ -217,6 +218,7 @@ async def http_node(
             )
             if one is not None
         ),
+        forks=ForkBoard(store),
         clock_ms=lambda: kit.now,
         settings=settings,
     )

@@ -267,8 +267,8 @@ def wait_for_witnesses(node: Raised, count: int = 2) -> None:
     """Wait until that many partners have cosigned the newest checkpoint of a node that runs."""
     for _ in node.patience():
         cosigned = node.rows(
-            "SELECT count(*) FROM cosignatures JOIN head ON cosignatures.size = head.size WHERE witness <> ?",
-            node.get("/v1/ledger")[1]["origin"],
+            "SELECT count(DISTINCT substr(witness, 1, instr(witness, '+'))) FROM cosignatures "
+            "JOIN head ON cosignatures.size = head.size",
         )
         if cosigned[0][0] >= count:
             return

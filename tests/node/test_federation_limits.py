@@ -6,11 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from ecot_node.federation.peer_limits import EVERY, NEW_ROUNDS, NEW_TRANSFERS, UNKNOWN_ABORTS, Pace, PeerLimits
-from ecot_node.store.forks import MAX_FORKS_PER_ORIGIN, keep_fork
+from ecot_node.store.forks import MAX_FORKS_PER_ORIGIN, ForkBoard
 from ecot_node.store.memory import MemoryDisk, MemoryStore
-from ecot_node.store.port import ForkProof
 from ecot_protocol.domains.federation.deals import deal_id
 from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Ask, Message, Offer, Prepare
+from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
+from ecot_protocol.wire.fork import prove_fork
+from ecot_protocol.wire.note import NoteSigner
 
 
 def contract(number: int) -> bytes:
@@ -54,12 +56,24 @@ def test_all_messages_of_a_partner_together_are_limited() -> None:
     assert sum(limits.allows(Ask(bytes(16)), {}, {}) for _ in range(EVERY.burst + 50)) == EVERY.burst
 
 
+def fork_of(origin: str, number: int) -> bytes:
+    """Return a proof that a log forked, another one for each number."""
+    signer = NoteSigner(origin, bytes(32))
+    roots = (bytes(32), number.to_bytes(32, "big"))
+    notes = [sign_checkpoint(Checkpoint(origin, 1, root), signer) for root in roots]
+    return prove_fork(*notes, signer.verifier, bytes(32)).format()
+
+
 async def test_a_partner_that_forks_again_and_again_fills_no_store() -> None:
     store = MemoryStore(MemoryDisk())
     await store.open(ledger=None)
+    board = ForkBoard(store)
     for number in range(MAX_FORKS_PER_ORIGIN + 3):
-        is_kept = await keep_fork(store, ForkProof("nord", b"first", b"second %d" % number, b""))
-        assert is_kept is (number < MAX_FORKS_PER_ORIGIN)
-    assert await keep_fork(store, ForkProof("sud", b"first", b"second", b""))
+        assert await board.keep(fork_of("nord.example", number + 1)) is (number < MAX_FORKS_PER_ORIGIN)
+    assert await board.keep(fork_of("sud.example", 1))
+    assert not await board.keep(fork_of("sud.example", 1))
     assert len(await store.forks()) == MAX_FORKS_PER_ORIGIN + 1
+    again = ForkBoard(store)
+    await again.load()
+    assert again.proofs == board.proofs
     await store.close()

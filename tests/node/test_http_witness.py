@@ -105,7 +105,7 @@ async def test_a_fork_is_kept_as_proof_and_counted() -> None:
             for note in (proof.first_note, proof.second_note)
         }
         assert len(roots) == 2
-        assert "ecot_witness_forks_total 1.0" in await (await node.get("/metrics")).text()
+        assert "ecot_witness_forks 1.0" in await (await node.get("/metrics")).text()
 
 
 async def test_of_requests_at_one_time_none_rolls_the_record_back() -> None:

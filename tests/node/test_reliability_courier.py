@@ -13,6 +13,8 @@ from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.port import PeerId, SendTimedOut
 from ecot_node.federation.service import FederationService, FederationSigners, _PeerQueue
 from ecot_node.ledger.errors import NotWriting
+from ecot_node.store.forks import ForkBoard
+from ecot_node.store.memory import MemoryStore
 from ecot_protocol.domains.federation.messages import Ask, encode_message
 from ecot_protocol.domains.federation.outputs import Append, Output
 from ecot_protocol.errors import RemoteProtocolError
@@ -70,6 +72,14 @@ class FakeWriter:
         return lambda: None
 
 
+class KeptNothing:
+    """A store that has kept nothing of what was seen of others' logs."""
+
+    async def meta_get(self, _name: str) -> None: ...
+
+    async def meta_put(self, _name: str, _value: bytes) -> None: ...
+
+
 class FakeTransport:
     """Connects nobody."""
 
@@ -81,11 +91,12 @@ class FakeTransport:
 def make_service(writer: FakeWriter, monkeypatch: pytest.MonkeyPatch) -> FederationService:
     monkeypatch.setattr(service, "Courier", CourierThatSaysAllAtOnce)
     monkeypatch.setattr(service, "APPEND_AGAIN_S", 0.01)
-    parts: Any = (writer, SimpleNamespace(), FakeTransport(), SimpleNamespace())
+    parts: Any = (writer, KeptNothing(), FakeTransport(), SimpleNamespace())
     agent, cosigner = Signer(seed("agent")), Cosigner("courier.example", seed("cosigner"))
     decisions = NoteSigner("courier.example/decisions", seed("log"))
     signers = FederationSigners(agent, decisions, (cosigner,))
-    return FederationService(*parts, signers=signers, addresses=PartnerAddresses(), hello=b"")
+    board = ForkBoard(MemoryStore())
+    return FederationService(*parts, board=board, signers=signers, addresses=PartnerAddresses(), hello=b"")
 
 
 async def entries_taken(writer: FakeWriter) -> list[bytes]:

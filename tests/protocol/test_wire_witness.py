@@ -138,6 +138,13 @@ def test_false_signature_is_refused_before_anything_else() -> None:
     assert answer.status == 403
 
 
+def test_a_checkpoint_that_is_too_long_to_be_shown_is_not_cosigned() -> None:
+    for extensions, code in ((("x" * 2_000,), None), (("x" * 2_000, "y" * 2_000, "z" * 200), "checkpoint_too_long")):
+        note = sign_checkpoint(Checkpoint(ORIGIN, 1, root_at(1), extensions), LOG)
+        answer = decide(None, AddCheckpointRequest(0, (), note), [LOG.verifier])
+        assert (answer.code if isinstance(answer, Refusal) else None) == code
+
+
 def test_only_two_roots_for_one_size_prove_a_fork() -> None:
     fork = decide((7, root_at(7)), request(7, 7, root=bytes(32)), [LOG.verifier])
     no_proof = decide((7, root_at(7)), request(7, 9, proof=()), [LOG.verifier])

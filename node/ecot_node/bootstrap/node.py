@@ -41,6 +41,7 @@ from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.address_book import AddressBook
 from ecot_node.store.errors import StoreError
+from ecot_node.store.forks import ForkBoard
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.machine import Machine
@@ -89,6 +90,7 @@ class Node:
         urls = {ledger.hex(): one.url for ledger, one in self.book.partners().items() if one.url and one.is_recorded}
         urls |= {one.ledger: one.url for one in settings.federation.peers if one.url}
         self.guard = HistoryGuard(self.writer, self.store, urls, folder / RESTORED_MARK)
+        self.forks = ForkBoard(self.store)
         self._stack = AsyncExitStack()
         self.federation: FederationService | None = None
         self.port = 0
@@ -111,6 +113,7 @@ class Node:
             )
             stack.push_async_callback(self.writer.stop)
             await self._found()
+            await self.forks.load()
             self.federation = self._make_federation()
             await self._serve(stack)
             await self.guard.look()
@@ -143,6 +146,7 @@ class Node:
             self.store,
             make_transport(self.keys.seed("host"), settings.listen),
             self.guard,
+            board=self.forks,
             signers=FederationSigners(
                 Signer(self.keys.seed("agent")),
                 NoteSigner(log_key.name + DECISIONS_SUFFIX, self.keys.seed("log")),
@@ -240,6 +244,7 @@ class Node:
             records=ViewsRecordIndex(self.views),
             peers=LedgerPeers(self.writer),
             cosigners=(cosigner, *self._further_cosigners()) if cosigner is not None else (),
+            forks=self.forks,
             clock_ms=wall_ms,
             settings=limits,
         )

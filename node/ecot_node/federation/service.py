@@ -32,13 +32,14 @@ from ecot_node.federation.kept_rounds import KeptRounds
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
 from ecot_node.federation.port import PeerId, PeerStatus, Transport
+from ecot_node.federation.watching import Watching
 from ecot_node.ledger.errors import NotWriting, Overloaded
 from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.tree import prove
 from ecot_node.ledger.writer import Writer
 from ecot_node.store.errors import StoreError
-from ecot_node.store.forks import keep_fork
-from ecot_node.store.port import ForkProof, LogStore, WitnessState
+from ecot_node.store.forks import ForkBoard
+from ecot_node.store.port import LogStore, WitnessState
 from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.messages import (
     AskHead,
@@ -65,6 +66,8 @@ from ecot_protocol.domains.federation.outputs import (
     Solve,
     Tell,
 )
+from ecot_protocol.domains.federation.sighting_messages import Sighting, encode_sighting, is_sighting
+from ecot_protocol.domains.federation.sightings import WatchedLog
 from ecot_protocol.errors import EcotError, RemoteProtocolError
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
@@ -130,19 +133,21 @@ class FederationService:
         store: of the same node, open.
         transport: not started.
         guard: judges what partners saw of our log.
+        board: where proofs are kept that a log forked.
         signers: the node's keys.
         addresses: where partners are found.
         hello: the first frame on every stream.
         netting: solves rounds of clearing and keeps them; None: this node lets others solve, and keeps none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it joins the parts of a node
         self,
         writer: Writer,
         store: LogStore,
         transport: Transport,
         guard: HistoryGuard,
         *,
+        board: ForkBoard,
         signers: FederationSigners,
         addresses: PartnerAddresses,
         hello: bytes,
@@ -169,9 +174,11 @@ class FederationService:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._moved = asyncio.Event()
         self._connected: dict[PeerId, None] = {}
+        self._watching = Watching(writer, store, board, guard, self._put)
 
     async def start(self) -> None:
         """Open the transport and begin."""
+        await self._watching.start()
         self._unsubscribe = self._writer.subscribe(self._on_recorded)
         await self._transport.start(self._deliver, self._hello)
         self._ticker = asyncio.create_task(self._run(), name="courier")
@@ -192,6 +199,10 @@ class FederationService:
     def listen_addresses(self) -> tuple[str, ...]:
         """Where partners reach this node, each with its peer id."""
         return self._transport.listen_addresses
+
+    def watched(self) -> tuple[WatchedLog, ...]:
+        """Return what is known of each log that partners may see too."""
+        return self._watching.logs()
 
     def status(self, ledger: bytes) -> PeerStatus | None:
         """Return how the connection with a partner is; None if it is not a partner."""
@@ -241,6 +252,8 @@ class FederationService:
                 reconnected = self._find_reconnected()
                 for peer_id in reconnected:
                     self._ask_head(self._ledger_of[peer_id])
+                    self._watching.met(self._ledger_of[peer_id])
+                await self._watching.tick()
                 if reconnected:
                     await self._with_courier(lambda courier: courier.reconnected(self._writer.wall_ms()))
                 await self._keep_own_decisions()
@@ -310,6 +323,9 @@ class FederationService:
         limits = self._limits.setdefault(ledger, PeerLimits(asyncio.get_running_loop().time))
         for raw in messages:
             try:
+                if is_sighting(raw):
+                    await self._watching.receive(ledger, raw)
+                    continue
                 message = decode_message(raw)
                 deals = self._writer.state.federation
                 if not limits.allows(message, deals.promises, deals.decisions, deals.calls):
@@ -428,8 +444,7 @@ class FederationService:
             case ReadLeaves():
                 self._spawn(self._read_leaves(output))
             case KeepFork():
-                log.error("fork_found", origin=output.origin)
-                await keep_fork(self._store, ForkProof(output.origin, output.first, output.second, b""))
+                await self._watching.found(output.origin, output.first, output.second)
             case Ahead():
                 await self._guard.judge(output.checkpoint, "courier")
 
@@ -459,9 +474,12 @@ class FederationService:
     async def _tell(self, tell: Tell) -> None:
         if isinstance(tell.message, Push):
             await self._keep_own(AddCheckpointRequest.parse(tell.message.request))
-        queue = self._queues.get(tell.ledger)
+        self._put(tell.ledger, tell.message)
+
+    def _put(self, ledger: bytes, message: Message | Sighting) -> None:
+        queue = self._queues.get(ledger)
         if queue is not None:
-            queue.put(tell.message)
+            queue.put(message)
 
     async def _keep_own(self, push: AddCheckpointRequest) -> None:
         """Keep a checkpoint of ours before it leaves; it is pushed to several partners, and kept once."""
@@ -555,11 +573,11 @@ class _PeerQueue:
 
     def __init__(self, transport: Transport, peer_id: PeerId) -> None:
         self._transport, self._peer_id = transport, peer_id
-        self._waiting: dict[Message, None] = {}
+        self._waiting: dict[Message | Sighting, None] = {}
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="peer-queue")
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message | Sighting) -> None:
         """Queue a message; the oldest one goes if the queue is full."""
         self._waiting[message] = None
         if len(self._waiting) > QUEUE_MAX:
@@ -580,8 +598,9 @@ class _PeerQueue:
                 del self._waiting[message]
             await asyncio.gather(*map(self._send, batch))
 
-    async def _send(self, message: Message) -> None:
+    async def _send(self, message: Message | Sighting) -> None:
+        raw = encode_sighting(message) if isinstance(message, Sighting) else encode_message(message)
         try:
-            await self._transport.send(self._peer_id, encode_message(message), timeout_s=SEND_TIMEOUT_S)
+            await self._transport.send(self._peer_id, raw, timeout_s=SEND_TIMEOUT_S)
         except EcotError as error:
             log.debug("message_dropped", peer=self._peer_id, error=str(error))

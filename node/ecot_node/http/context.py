@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from ecot_node.http.port import HttpLedger, HttpStore, Peers, RecordIndex, ViewsReads
+from ecot_node.store.forks import ForkBoard
 from ecot_protocol.machine import Machine
 from ecot_protocol.wire.cosignature import Cosigns
 
@@ -82,6 +83,7 @@ class Context:
         records: the views' table of records.
         peers: whose logs we witness.
         cosigners: the keys with which the node cosigns, the Ed25519 one first; none: this node witnesses nobody.
+        forks: proofs that a peer's log forked.
         clock_ms: milliseconds since 1970.
         settings: limits.
     """
@@ -93,5 +95,6 @@ class Context:
     records: RecordIndex
     peers: Peers
     cosigners: tuple[Cosigns, ...]
+    forks: ForkBoard
     clock_ms: Callable[[], int]
     settings: HttpSettings = field(default_factory=HttpSettings)

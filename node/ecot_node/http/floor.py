@@ -5,6 +5,7 @@ from typing import Final
 
 from ecot_node.http.draft_routes import DRAFT_ROUTES
 from ecot_node.http.entry_routes import ENTRY_ROUTES
+from ecot_node.http.fork_routes import FORK_ROUTES
 from ecot_node.http.log_routes import LOG_ROUTES
 from ecot_node.http.node_routes import NODE_ROUTES
 from ecot_node.http.proof_routes import PROOF_ROUTES
@@ -24,4 +25,5 @@ FLOOR_ROUTES: Final[tuple[AnyRoute, ...]] = (
     *STREAM_ROUTES,
     *LOG_ROUTES,
     *WITNESS_ROUTES,
+    *FORK_ROUTES,
 )

@@ -21,10 +21,15 @@ class Metrics:
         status: of the ledger.
         session_count: open sessions.
         stream_count: open event streams.
+        fork_count: proofs that a peer's log forked.
     """
 
     def __init__(
-        self, status: Callable[[], Status], session_count: Callable[[], int], stream_count: Callable[[], int]
+        self,
+        status: Callable[[], Status],
+        session_count: Callable[[], int],
+        stream_count: Callable[[], int],
+        fork_count: Callable[[], int],
     ) -> None:
         self._registry = CollectorRegistry()
         self._answers = Counter("ecot_http_answers", "Answers.", ("method", "route", "status"), registry=self._registry)
@@ -32,12 +37,12 @@ class Metrics:
             "ecot_http_answer_seconds", "Time to answer.", ("method", "route"), buckets=SECONDS, registry=self._registry
         )
         self._limited = Counter("ecot_http_limited", "Requests over a rate limit.", registry=self._registry)
-        self._forks = Counter("ecot_witness_forks", "Forks found in peers' logs.", registry=self._registry)
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._gauge("ecot_ledger_records", "Durable records.", lambda: status().size)
         self._gauge("ecot_ledger_waiting", "Entries that wait for the writer.", lambda: status().waiting)
         self._gauge("ecot_views_behind", "Records that the views lack.", lambda: status().size - status().views_size)
         self._gauge("ecot_ledger_writing", "1 if entries are taken.", lambda: int(status().mode == "writing"))
+        self._gauge("ecot_witness_forks", "Proofs that a peer's log forked.", fork_count)
         self._gauge("ecot_http_sessions", "Open sessions.", session_count)
         self._gauge("ecot_http_streams", "Open event streams.", stream_count)
 
@@ -64,10 +69,6 @@ class Metrics:
     def limited(self) -> None:
         """Count a request over a rate limit."""
         self._limited.inc()
-
-    def fork_found(self) -> None:
-        """Count a fork of a peer's log."""
-        self._forks.inc()
 
     def render(self) -> bytes:
         """Write all of it."""

@@ -72,6 +72,7 @@ class LedgerReply(JsonReply):
         log_vkey: C2SP verifier key of the log.
         cosigner_vkey: of this node as a witness.
         cosigner_vkeys: all of them: that one, and an ML-DSA-44 one if the node has it.
+        forks: ids of the proofs that a log forked which this node keeps; each is at ``/v1/forks/{id}``.
         checkpoint: the newest, a signed note; empty before the genesis.
         time_ms: the node's clock.
     """
@@ -92,6 +93,7 @@ class LedgerReply(JsonReply):
     log_vkey: str | None
     cosigner_vkey: str | None
     cosigner_vkeys: tuple[str, ...]
+    forks: tuple[HashHex, ...]
     checkpoint: str
     time_ms: TimeMs
 
@@ -151,6 +153,7 @@ async def get_ledger(request: Request[None, None]) -> LedgerReply:
         log_vkey=_log_vkey(profile, keys.get("log")),
         cosigner_vkey=context.cosigners[0].verifier.vkey if context.cosigners else None,
         cosigner_vkeys=tuple(one.verifier.vkey for one in context.cosigners),
+        forks=tuple(context.forks.proofs),
         checkpoint=context.ledger.checkpoint().decode(),
         time_ms=context.clock_ms(),
     )

@@ -128,5 +128,7 @@ def build_services(context: Context) -> Services:
         bodies=Holdings(most=settings.bodies_bytes, most_each=settings.bodies_bytes_each),
         waiting=Holdings(most=MAX_INTEGER, most_each=settings.entries_waiting_each),
         hub=hub,
-        metrics=Metrics(context.ledger.status, lambda: len(sessions), lambda: len(hub)),
+        metrics=Metrics(
+            context.ledger.status, lambda: len(sessions), lambda: len(hub), lambda: len(context.forks.proofs)
+        ),
     )

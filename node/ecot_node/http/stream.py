@@ -8,11 +8,16 @@ r"""``GET /v1/events``: server-sent events of what the caller may see.
     event: recorded
     data: {"index":41,"type":"coop.seal"}
 
+    event: fork
+    data: {"id":"1f0c…"}
+
     : still here
 
 - ``recorded`` carries the record's index as its id; a consumer that comes back with ``Last-Event-ID`` is first told
   what it missed, up to `MAX_REPLAY` records; where there are more it is told ``event: reset`` and reads lists anew.
 - ``checkpoint`` tells the newest size, once for all groups that were waiting.
+- ``fork`` tells of each proof that a log has two histories (`/v1/forks/{id}`): all that there are at the beginning of a
+  stream, then each within a heartbeat of its finding.
 - Who may see what is asked of the state again with each group and each heartbeat; a session that ended ends the stream.
 - A consumer that reads too slowly is dropped; it can come back.
 """
@@ -62,6 +67,15 @@ def write_checkpoint(size: int) -> bytes:
     return f'event: checkpoint\ndata: {{"size":{size}}}\n\n'.encode()
 
 
+def write_fork(name: str) -> bytes:
+    r"""Write the event of a proof that a log forked.
+
+    >>> write_fork("1f0c")
+    b'event: fork\ndata: {"id":"1f0c"}\n\n'
+    """
+    return f'event: fork\ndata: {{"id":"{name}"}}\n\n'.encode()
+
+
 class EventStream:
     """One open stream.
 
@@ -76,6 +90,7 @@ class EventStream:
         self._caller: Caller | None = request.caller
         self._response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "Cache-Control": NOT_STORED})
         self._told = -1
+        self._told_forks: set[str] = set()
 
     async def run(self) -> web.StreamResponse:
         """Tell what was missed, then what comes, until the consumer or the session is gone."""
@@ -84,7 +99,7 @@ class EventStream:
         self._told = status.size - 1 if last is None else last
         await self._response.prepare(self._request.http)
         with suppress(ConnectionError, TimeoutError, Problem):
-            await self._write(write_checkpoint(status.size))
+            await self._write(write_checkpoint(status.size) + self._tell_forks())
             if last is not None:
                 await self._replay(status.size)
             await self._follow()
@@ -112,7 +127,7 @@ class EventStream:
         heartbeat_s = self._request.context.settings.heartbeat_s
         while (group := await self._subscriber.next_group(heartbeat_s)) is not None:
             await self._check_session()
-            await self._write(self._tell(group) if group else HEARTBEAT)
+            await self._write(self._tell_forks() + (self._tell(group) if group else HEARTBEAT))
 
     def _tell(self, group: Sequence[RecordedEntry]) -> bytes:
         told = [
@@ -122,6 +137,11 @@ class EventStream:
         ]
         self._told = max(self._told, group[-1].index)
         return write_checkpoint(group[-1].index + 1) + b"".join(told)
+
+    def _tell_forks(self) -> bytes:
+        untold = [one for one in self._request.context.forks.proofs if one not in self._told_forks]
+        self._told_forks.update(untold)
+        return b"".join(map(write_fork, untold))
 
     async def _check_session(self) -> None:
         if self._caller is None:

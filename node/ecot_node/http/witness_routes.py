@@ -5,6 +5,7 @@ What is cosigned is recorded first: the store's compare-and-swap is durable befo
 of a log at a time, so a slower request never rolls a newer record back.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -14,13 +15,13 @@ from ecot_node.http.errors import Problem
 from ecot_node.http.fields import HashHex, Params
 from ecot_node.http.log_routes import TEXT
 from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
-from ecot_node.http.services import Services
-from ecot_node.store.forks import keep_fork
-from ecot_node.store.port import ForkProof, WitnessState
+from ecot_node.store.port import WitnessState
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import OpenedCheckpoint
 from ecot_protocol.wire.cosignature import cosign_with
+from ecot_protocol.wire.fork import prove_fork
 from ecot_protocol.wire.note import NoteSignature, SignedNote, format_signatures
+from ecot_protocol.wire.note_key import NoteVerifier
 from ecot_protocol.wire.witness import MAX_REQUEST_BYTES, SIZE_CONTENT_TYPE, AddCheckpointRequest, Refusal, decide
 
 log = structlog.get_logger("ecot.witness")
@@ -63,7 +64,7 @@ async def add_checkpoint(request: Request[None, bytes]) -> Content:
         decision = decide((known.size, known.root) if known else None, asked, log_keys)
         if isinstance(decision, Refusal):
             if decision.is_fork_proof and known is not None:
-                await _keep_fork(context, request.services, known, asked)
+                await _keep_fork(context, known, asked, log_keys)
             return _refuse(decision)
         await _record(context, known, decision, asked)
     return Content(format_signatures(_cosign(context, asked.note.text)), TEXT)
@@ -84,12 +85,19 @@ async def _record(
         raise Problem("overloaded", "another process took this log meanwhile", headers={"Retry-After": "1"})
 
 
-async def _keep_fork(context: Context, services: Services, known: WitnessState, asked: AddCheckpointRequest) -> None:
+async def _keep_fork(
+    context: Context, known: WitnessState, asked: AddCheckpointRequest, log_keys: Sequence[NoteVerifier]
+) -> None:
     origin = asked.checkpoint.origin
-    proof = ForkProof(origin, known.note, asked.note.format(), b"")
-    await keep_fork(context.store, proof)
-    services.metrics.fork_found()
-    log.error("peer_log_forked", origin=origin, size=asked.checkpoint.size)
+    for key in log_keys:
+        try:
+            proof = prove_fork(SignedNote.parse(known.note), asked.note, key, b"")
+        except RemoteProtocolError as error:  # one was signed with a key that was replaced since
+            log.error("fork_not_provable", origin=origin, code=error.code)
+            continue
+        if await context.forks.keep(proof.format()):
+            log.error("log_forked", origin=origin, size=asked.checkpoint.size)
+        return
 
 
 async def get_witnessed(request: Request[OriginParams, None]) -> Content:

@@ -189,7 +189,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cosignature(msgspec.Struct, frozen=True, gc=False):
-    """A witness's signature line under our checkpoint."""
+    """A witness's signature line under our checkpoint; `witness_name` is its key's, ``<name>+<key id in hex>``."""
 
     witness_name: str
     line: bytes

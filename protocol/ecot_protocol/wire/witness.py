@@ -15,6 +15,8 @@ r"""The witness protocol: what `add-checkpoint` carries and how a witness decide
 
 Rules, in the order in which they are judged:
 
+- 400: the text of the checkpoint is longer than `MAX_TEXT_BYTES`: who would fork must not be able to make its
+  checkpoints too long to be shown to others.
 - 400: the body has not this form (`AddCheckpointRequest.parse` raises; at most 63 hashes and 64 KiB of checkpoint).
 - 404: the witness knows no key for the origin. 403: none of the known keys has signed, or one of them falsely.
 - 400: old size > new size. 409: old size is not the last one that the witness cosigned; the body says which is.
@@ -51,6 +53,8 @@ from ecot_protocol.wire.note import MAX_NOTE_BYTES, SignedNote
 from ecot_protocol.wire.note_key import NoteVerifier
 
 MAX_PROOF_HASHES: Final = 63
+MAX_TEXT_BYTES: Final = 4_096
+"""Of a checkpoint that we cosign: an origin of at most 1,024 bytes, a size, a root, and little else."""
 SIZE_CONTENT_TYPE: Final = "text/x.tlog.size"
 TEXT_CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _MAX_HEAD_BYTES: Final = 4_096  # the size line and 63 hashes of 45 bytes
@@ -107,8 +111,8 @@ class Refusal:
     """Why the witness does not cosign, and its answer.
 
     Attributes:
-        code: `origin_unknown`, `signature_missing`, `old_size_too_large`, `old_size_stale`, `root_wrong`,
-            `consistency_wrong`.
+        code: `checkpoint_too_long`, `origin_unknown`, `signature_missing`, `old_size_too_large`, `old_size_stale`,
+            `root_wrong`, `consistency_wrong`.
         status: HTTP status.
         body: of the answer.
         content_type: of the body.
@@ -138,6 +142,8 @@ def decide(
         not.
     """
     new, old_size = request.checkpoint, request.old_size
+    if len(request.note.text.encode()) > MAX_TEXT_BYTES:
+        return _refuse("checkpoint_too_long", 400)
     trusted = [key for key in log_keys if key.name == new.origin]
     if not trusted:
         return _refuse("origin_unknown", 404)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ecot_node.domains.federation.solver import ClearingFailed, Debt, propose_flows
 from ecot_node.domains.federation.views import clearing_parts, clearings, transfers, transits
+from ecot_node.domains.federation.watch_routes import watch_routes
 from ecot_node.domains.reading import Key, Row, fetch_page, may_read_member, refuse_unless
 from ecot_node.federation.port import PeerStatus
 from ecot_node.http.errors import Problem
@@ -36,6 +37,7 @@ from ecot_node.http.fields import (
 from ecot_node.http.routes import AnyRoute, Request, Route
 from ecot_protocol.domains.federation.deals import Round, deal_id, encode_round
 from ecot_protocol.domains.federation.peering import find_own_side_problem
+from ecot_protocol.domains.federation.sightings import WatchedLog
 from ecot_protocol.domains.federation.state import Peer, partner_account
 from ecot_protocol.domains.federation.statements import DecisionPolicy, decode_peering, encode_peering
 from ecot_protocol.errors import RemoteProtocolError
@@ -55,6 +57,8 @@ class Federation(Protocol):
     def status(self, ledger: bytes) -> PeerStatus | None: ...
 
     async def propose(self, contract: bytes) -> None: ...
+
+    def watched(self) -> tuple[WatchedLog, ...]: ...
 
 
 class PeerReply(JsonReply):
@@ -371,6 +375,7 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
         return ProposalsReply(items=items)
 
     return (
+        *watch_routes(lambda: federation.watched() if federation is not None else ()),
         Route(
             method="GET",
             path="/v1/peers",
