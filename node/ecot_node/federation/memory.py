@@ -180,7 +180,8 @@ class _Link:
     def _can_dial(self) -> bool:
         target_link = self.owner.network.reach(self.owner, self.peer_id)[0]
         is_called = target_link is not None and target_link.is_linked_to(self.owner.peer_id)
-        return is_called or self.owner.network.address_of(self.peer_id) in self.addresses
+        whole = self.owner.network.address_of(self.peer_id)
+        return is_called or not {whole, whole.partition("/p2p/")[0]}.isdisjoint(self.addresses)
 
     async def _use(self, target: MemoryTransport) -> str:
         """Send to a reachable peer until it is not, or a delivery failed.
@@ -306,8 +307,9 @@ class MemoryTransport:
         if peer_id == self._peer_id:
             raise LocalProtocolError("a node is no peer of itself")
         for address in addresses:
-            if not address.startswith("/memory/") or address.rpartition("/p2p/")[2] != peer_id:
-                raise LocalProtocolError(f"address {address!r}, expected /memory/<name>/p2p/{peer_id}")
+            named = address.rpartition("/p2p/")[2] if "/p2p/" in address else peer_id
+            if not address.startswith("/memory/") or named != peer_id:
+                raise LocalProtocolError(f"address {address!r}: expected /memory/<name>[/p2p/{peer_id}]")
         if peer_id in self._links:
             self._links[peer_id].addresses = tuple(addresses)
         else:
