@@ -39,15 +39,23 @@ from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.port import PeerId
-from ecot_node.federation.service import FederationService
+from ecot_node.federation.service import FederationService, OwnKeys
 from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.errors import LedgerCorrupt, NotWriting, Overloaded
 from ecot_node.ledger.port import RecordedEntry
 from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.errors import StoreError
+from ecot_node.store.forks import ForkBoard
 from ecot_node.store.sqlite import SqliteStore
 from ecot_protocol.domains.federation.facts import DealResolved
 from ecot_protocol.domains.federation.messages import DecisionShown, Prepare, Push, decode_message
+from ecot_protocol.domains.federation.sighting_messages import (
+    ForkShown,
+    Seen,
+    Sighting,
+    decode_sighting,
+    is_sighting,
+)
 from ecot_protocol.domains.federation.state import partner_account
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
@@ -231,6 +239,8 @@ class SimNode:
         try:
             await self.writer.start(ledger=self.ledger, blocked=UNASKED)
             self.check_after_replay()
+            self.forks = ForkBoard(self.store)
+            await self.forks.load()
             service = self.make_service()
             await self.guard.look()
             self.asking = asyncio.create_task(self.guard.hear_the_rest())
@@ -253,8 +263,8 @@ class SimNode:
             self.store,
             self.transport,
             self.guard,
-            agent=self.kit.agent,
-            cosigners=(self.kit.cosigner,),
+            board=self.forks,
+            keys=OwnKeys(self.kit.agent, (self.kit.cosigner,)),
             addresses=PartnerAddresses(),
             hello=encode_frame(Hello(1, "ecot/simulated", log_key.name, self.ledger)),
         )
@@ -440,6 +450,9 @@ class World:
         """Look at each message as it leaves."""
         self.trace.update(raw)
         node = self.node_of[sender]
+        if is_sighting(raw):
+            self.overhear_sighting(node, decode_sighting(raw))
+            return
         match decode_message(raw):
             case Push(request):
                 self.shown(node, AddCheckpointRequest.parse(request).note)
@@ -453,6 +466,15 @@ class World:
                 assert proof.inclusion.index < self.durable_size(node), "P5: prepared before recorded"
             case _:
                 pass
+
+    def overhear_sighting(self, node: SimNode, message: Sighting) -> None:
+        """P6: what is told of a log is what it has signed, and nobody honest is accused."""
+        assert not isinstance(message, ForkShown), f"P6: {node.name} accuses somebody"
+        if isinstance(message, Seen):
+            self.count("sightings")
+            for raw in message.checkpoints:
+                note = SignedNote.parse(raw)
+                self.shown(self.by_origin[Checkpoint.parse(note.text).origin], note)
 
     @staticmethod
     def durable_size(node: SimNode) -> int:
@@ -623,7 +645,11 @@ class World:
                     self.check_mirror(first, second)
 
     async def check_log(self, node: SimNode) -> None:
-        """D1, D2, P4: the log holds what it must, and replays to the state."""
+        """D1, D2, P4, P6: the log holds what it must, replays to the state, and nobody honest is accused."""
+        assert not node.forks.proofs, f"P6: {node.name} has proof against an honest log"
+        assert node.service is not None
+        accused = [one.log.origin for one in node.service.watched() if one.status == "forked"]
+        assert not accused, f"P6: {node.name} accuses {accused}"
         size, digest = await node.writer.read(lambda state: (state.size, state.digest()))
         rows = [row async for batch in node.store.replay() for row in batch][:size]
         state = State()

@@ -19,6 +19,7 @@ from ecot_node.store.port import CommitGroup
 from ecot_node.store.sqlite import SqliteStore
 from ecot_protocol.domains.federation.messages import Promised, decode_message, encode_message
 from ecot_protocol.domains.federation.outputs import Append
+from ecot_protocol.domains.federation.sighting_messages import is_sighting
 
 SEEDS = range(10_000, 10_160)
 BATCH = 10
@@ -143,7 +144,7 @@ class TimeoutNode(SimNode):
         take = self.transport.take
 
         def hear(sender: PeerId, raw: bytes) -> None:
-            message = decode_message(raw)
+            message = None if is_sighting(raw) else decode_message(raw)
             if isinstance(message, Promised) and message.tid in self.writer.state.federation.promises:
                 self.conclude(message.tid, "commit")
             take(sender, raw)
