@@ -39,7 +39,7 @@ from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.port import PeerId
-from ecot_node.federation.service import FederationService, OwnKeys
+from ecot_node.federation.service import FederationService, FederationSigners
 from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.errors import LedgerCorrupt, NotWriting, Overloaded
 from ecot_node.ledger.port import RecordedEntry
@@ -57,10 +57,11 @@ from ecot_protocol.domains.federation.sighting_messages import (
     is_sighting,
 )
 from ecot_protocol.domains.federation.state import partner_account
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.entry import Entry, decode_record
-from ecot_protocol.wire.note import SignedNote
+from ecot_protocol.wire.note import NoteSigner, SignedNote
 from ecot_protocol.wire.reply import Recorded, RecordedBefore, Refused
 from ecot_protocol.wire.witness import AddCheckpointRequest
 
@@ -264,7 +265,11 @@ class SimNode:
             self.transport,
             self.guard,
             board=self.forks,
-            keys=OwnKeys(self.kit.agent, (self.kit.cosigner,)),
+            signers=FederationSigners(
+                self.kit.agent,
+                NoteSigner(log_key.name + DECISIONS_SUFFIX, seed(self.kit.name + "log")),
+                (self.kit.cosigner,),
+            ),
             addresses=PartnerAddresses(),
             hello=encode_frame(Hello(1, "ecot/simulated", log_key.name, self.ledger)),
         )
