@@ -5,7 +5,7 @@
     BENCH_SHORT=1 python tests/benchmarks/run.py   a tenth of it
     python tests/benchmarks/run.py bound node      only these parts, e.g. while mending one
 
-Parts: classical, memory, bound, node, ledger, beancount. There is no assertion on time: a slow machine gives small
+Parts: classical, memory, bound, node, federation, ledger, beancount. No time is asserted: a slow machine gives small
 figures. What is asserted is that what was measured was done: that every entry counted was recorded.
 """
 
@@ -20,6 +20,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kit"))
 
 import bound
+import federation
 import ledger_alone
 import node_http
 import peers
@@ -30,7 +31,7 @@ import wrk
 from figures import JSON_PATH, Figures
 from population import Population
 
-PARTS: Final = ("classical", "memory", "bound", "node", "ledger", "beancount")
+PARTS: Final = ("classical", "memory", "bound", "node", "federation", "ledger", "beancount")
 TARGETS: Final = (
     ("single_c64_to_bound", "single_c64", "ed25519_verify_1_core", 0.32),
     ("batch_c8_to_bound", "batch_c8", "ed25519_verify_1_core", 0.55),
@@ -40,6 +41,8 @@ TARGETS: Final = (
     ("single_to_classical_1_core", "single_c64", "classical_c64_1_core", None),
     ("single_to_classical_function", "single_c64_2_cores", "classical_function_c64", None),
     ("beancount_to_replay", "beancount_balances", "replay_verified_time", 2.5),
+    ("transfers_to_local", "fed_transfers", "fed_local", 0.5),
+    ("hop_to_floor", "fed_1_hops_p50", "fed_floor", None),
 )
 
 
@@ -98,6 +101,9 @@ def _measure(figures: Figures, size: Size, parts: list[str]) -> None:
     if "bound" in parts:
         with _part(figures, "bound: Ed25519"):
             bound.measure_bound(figures, seconds=size.bound_s)
+    if "federation" in parts:
+        with _part(figures, "transfers between ledgers"), wrk.scratch() as place:
+            federation.measure_federation(figures, Path(place), seconds=size.load_s, rounds=min(size.rounds, 2))
     if "ledger" in parts or "node" in parts:
         _measure_ours(figures, size, parts)
     elif "beancount" in parts:
