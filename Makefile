@@ -24,10 +24,12 @@ demo: $(INSTALLED) ## three cooperatives federate; DEMO_ONCE=1 stops at the end,
 	@$(BIN)/ecot demo
 
 test: static $(JS_INSTALLED) ## every check and every test but the long ones
+	@tools/setup --model
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 	@$(MAKE) doctest
 
 test-long: $(INSTALLED) ## the long tests, with many more generated cases
+	@tools/setup --model
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m long --timeout 3600
 
 check: static doctest ## in less than a minute: style, types, floors, examples, the tests of the protocol
