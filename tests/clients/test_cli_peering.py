@@ -140,3 +140,24 @@ def test_a_rate_of_units_becomes_one_of_minor_units(
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(UsageProblem):
         minor_rate("0/3", (2, 2), is_ours_first=True)
+
+
+def test_a_transfer_says_what_it_costs_before_it_is_signed(boards: Boards) -> None:
+    propose(boards)
+    for desk in (boards.ours, boards.theirs):
+        desk.does("peer", "sign", str(boards.file))
+    for desk in (boards.ours, boards.theirs):
+        desk.does("peer", "record", str(boards.file))
+    (found,) = boards.ours.does("transfer", "destinations")
+    assert found["is_partner"]
+    quotes = boards.ours.does("transfer", "quote", found["domain"], "12.50")
+    assert [one["total_minor"] for one in quotes["quotes"]] == [1_250]
+    assert [hop["fee_minor"] for hop in quotes["quotes"][0]["hops"]] == [0]
+    payee = "00" * 16
+    said = boards.ours.types("transfer", "send", found["domain"], payee, "12.50", "--at-most", "12.49", "--json")
+    assert (said.exit_code, said.error) == (2, "cost_not_agreed")
+    said = boards.ours.types("transfer", "quote", found["domain"], "9000", "--json")
+    assert said.exit_code == 0
+    assert boards.ours.does("transfer", "quote", found["domain"], "9000")["quotes"] == []
+    said = boards.ours.types("transfer", "quote", "nobody.example", "1", "--json")
+    assert (said.exit_code, said.error) == (2, "partner_not_found")

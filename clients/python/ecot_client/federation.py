@@ -8,9 +8,9 @@ import msgspec
 
 from ecot_client.entries import new_entry_id
 from ecot_client.errors import ProofFailed
-from ecot_client.models import LedgerInfo, UnitInfo
+from ecot_client.models import LedgerInfo, QuoteInfo, UnitInfo
 from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
-from ecot_protocol.domains.federation.deals import Contract, Draft, Hop, commit_member, encode_contract
+from ecot_protocol.domains.federation.deals import DRAFT, Contract, Draft, Hop, commit_member, encode_contract
 from ecot_protocol.domains.federation.invitation import Invitation
 from ecot_protocol.domains.federation.openings import Opening, seal_opening
 from ecot_protocol.domains.federation.peering import Peered
@@ -26,13 +26,14 @@ from ecot_protocol.domains.federation.statements import (
     encode_peering,
 )
 from ecot_protocol.domains.federation.transfers import Send
-from ecot_protocol.errors import LocalProtocolError
+from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
 from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.wire.encoding import Codec, Wire
 from ecot_protocol.wire.entry import SALT_SIZE_BYTES, Signature
 from ecot_protocol.wire.statement import MAX_STATEMENT_SIZE_BYTES, statement_id
 
 PAR: Final = Rate(denominator=1, numerator=1)
+_QUOTE: Final = "/v1/transfers/quote"
 SHARED_ALL: Final[tuple[Shared, ...]] = ("catalogue", "clearing", "directory", "guide", "market", "transit")
 ABORT_AFTER_MS: Final = 120_000
 """From when on the abort of a transfer may be asked for, unless the statutes ask for more."""
@@ -224,6 +225,22 @@ def draft_direct(peering: Peering, payer_ledger: bytes, payee_amount_minor: int)
         path=(payer.ledger, payee.ledger),
         units=(payer.unit, payee.unit),
     )
+
+
+def check_quote(found: QuoteInfo, payer_ledger: bytes, payee_ledger: bytes, payee_amount_minor: int) -> Draft:
+    """Return the draft of a quote, if it is what was asked for and costs what it says.
+
+    Raises:
+        ProofFailed: ``answer_malformed``: it is not.
+    """
+    try:
+        draft = DRAFT.decode(bytes.fromhex(found.draft))
+    except (ValueError, RemoteProtocolError) as error:
+        raise ProofFailed("answer_malformed", str(error), path=_QUOTE) from None
+    ends = (draft.path[0], draft.path[-1], draft.hops[-1].in_minor, draft.hops[0].out_minor)
+    if ends != (payer_ledger, payee_ledger, payee_amount_minor, found.total_minor):
+        raise ProofFailed("answer_malformed", "another transfer, or another cost", path=_QUOTE)
+    return draft
 
 
 def build_send_over(

@@ -657,6 +657,42 @@ class CallInfo(Answer):
     ledgers: tuple[str, ...]
 
 
+class QuoteHop(Answer):
+    """One hop of a quote: what its `ledger` takes in, in its own `unit`, and what of it that ledger keeps."""
+
+    ledger: str
+    unit: str
+    in_minor: int
+    fee_minor: int
+
+
+class QuoteInfo(Answer):
+    """A way to pay a member of another ledger: the whole cost in our own unit, and the draft to complete."""
+
+    draft: str
+    total_minor: int
+    unit: str
+    decider: str
+    hops: tuple[QuoteHop, ...]
+
+
+class QuotesInfo(Answer):
+    """Ways to pay, the cheapest first."""
+
+    payee_ledger: str
+    quotes: tuple[QuoteInfo, ...]
+
+
+class DestinationInfo(Answer):
+    """A ledger whose members can be paid; `scale` is None if it publishes nothing of its unit."""
+
+    ledger: str
+    domain: str
+    unit: str
+    scale: int | None
+    is_partner: bool
+
+
 class TransferInfo(Answer):
     """A transfer to (`role` ``payer``) or from (``payee``) another ledger."""
 
@@ -673,4 +709,6 @@ class TransferInfo(Answer):
     at_ms: int
     status: str
     resolved_index: int | None
+    refusal: str | None
+    refused_by: str | None
     index: int

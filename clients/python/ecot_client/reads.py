@@ -205,6 +205,15 @@ class Reads(ABC):
         """List the partner ledgers."""
         return self.pages("/v1/peers", models.PeerInfo)
 
+    def destinations(self) -> AsyncIterator[models.DestinationInfo]:
+        """List the ledgers whose members can be paid."""
+        return self.pages("/v1/destinations", models.DestinationInfo)
+
+    async def quotes(self, payee_ledger: str, amount_minor: int) -> models.QuotesInfo:
+        """Ask what it costs to bring an amount to a ledger, named by its id, domain or origin."""
+        body = {"payee_ledger": payee_ledger, "amount_minor": amount_minor}
+        return await self.send(Request("POST", "/v1/transfers/quote", json=body), models.QuotesInfo)
+
     def transfers(
         self, *, member: str | None = None, status: str | None = None, wait_for: int | None = None
     ) -> AsyncIterator[models.TransferInfo]:

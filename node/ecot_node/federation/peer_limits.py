@@ -8,6 +8,7 @@ above what partners who trade need, and the board ends a peering that is abused.
 - `Prepare`, `Accepted` and `AbortAsked` of a transfer that we don't know: at worst each ends in a decision that our log
   remembers.
 - `Offer` and `Accepted` of a round that we don't know: at worst a promise or a decision.
+- `RoutesShown`: each may be 48 KB with a signature.
 - `AbortAsked` of a round that we don't know: each is a recorded abort, until the round's own end.
 
 >>> bucket = Bucket(Pace(per_second=1, burst=2))
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ecot_protocol.domains.federation.deals import deal_id, is_transfer
-from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Message, Offer, Prepare
+from ecot_protocol.domains.federation.messages import AbortAsked, Accepted, Message, Offer, Prepare, RoutesShown
 from ecot_protocol.domains.federation.netting_messages import CallShown
 
 
@@ -35,6 +36,7 @@ class Pace:
 EVERY: Final = Pace(per_second=200, burst=4_000)
 NEW_TRANSFERS: Final = Pace(per_second=10, burst=1_000)
 NEW_ROUNDS: Final = Pace(per_second=0.1, burst=60)
+ROUTES: Final = Pace(per_second=2, burst=600)
 UNKNOWN_ABORTS: Final = Pace(per_second=1 / 60, burst=20)
 
 
@@ -79,6 +81,7 @@ class PeerLimits:
         self._every = Bucket(EVERY)
         self._transfers = Bucket(NEW_TRANSFERS)
         self._rounds = Bucket(NEW_ROUNDS)
+        self._routes = Bucket(ROUTES)
         self._aborts = Bucket(UNKNOWN_ABORTS)
 
     def allows(self, message: Message, *known: Container[bytes]) -> bool:
@@ -91,6 +94,8 @@ class PeerLimits:
         now_s = self._monotonic_s()
         if not self._every.take(now_s):
             return False
+        if isinstance(message, RoutesShown):
+            return self._routes.take(now_s)
         bucket = self._bucket_of(message)
         if bucket is None:
             return True

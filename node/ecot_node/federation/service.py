@@ -40,6 +40,7 @@ from ecot_node.ledger.writer import Writer
 from ecot_node.store.errors import StoreError
 from ecot_node.store.forks import ForkBoard
 from ecot_node.store.port import LogStore, WitnessState
+from ecot_protocol.domains.federation import messages
 from ecot_protocol.domains.federation.courier import Courier
 from ecot_protocol.domains.federation.messages import (
     AskHead,
@@ -66,6 +67,7 @@ from ecot_protocol.domains.federation.outputs import (
     Solve,
     Tell,
 )
+from ecot_protocol.domains.federation.routes import Routes
 from ecot_protocol.domains.federation.sighting_messages import Sighting, encode_sighting, is_sighting
 from ecot_protocol.domains.federation.sightings import WatchedLog
 from ecot_protocol.errors import EcotError, RemoteProtocolError
@@ -218,6 +220,14 @@ class FederationService:
         ledger = self._ledger_of.get(peer_id)
         if ledger is not None:
             await self._addresses.seen(ledger, addresses)
+
+    def routes(self) -> dict[bytes, Routes]:
+        """Return what other ledgers let know for those who look for a path."""
+        return self._courier.routes if self._courier is not None else {}
+
+    def refusal(self, tid: bytes) -> messages.Refused | None:
+        """Return why a transfer of ours can't go through, as far as we were told."""
+        return self._courier.refusal(tid) if self._courier is not None else None
 
     async def propose(self, contract: bytes) -> None:
         """Offer a clearing round to all who take part in it.

@@ -12,24 +12,23 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from ecot_cli.acting import record, record_for_office, show_done
-from ecot_cli.amounts import format_amount, format_instant, parse_amount, scale_of
+from ecot_cli.acting import record_for_office, show_done
+from ecot_cli.amounts import format_amount, parse_amount, scale_of
 from ecot_cli.commands.governance import parse_rate
+from ecot_cli.commands.transfers import TRANSFER_COMMANDS, find_peer
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
-from ecot_cli.run import Run, barter_unit, member_names, read_id
+from ecot_cli.run import Run, barter_unit
 from ecot_client.federation import (
-    ABORT_AFTER_MS,
     PEERING_FILE,
     PeeringFile,
-    build_send,
     decider_of,
     draft_peering,
     invited_info,
     peered,
     side_of,
 )
-from ecot_client.models import LedgerInfo, PeerInfo
+from ecot_client.models import LedgerInfo
 from ecot_client.node import NodeClient
 from ecot_client.transport import Request
 from ecot_protocol.domains.federation.invitation import (
@@ -41,8 +40,7 @@ from ecot_protocol.domains.federation.invitation import (
 from ecot_protocol.domains.federation.peering import EndPeering
 from ecot_protocol.domains.federation.statements import Peering, decode_peering
 from ecot_protocol.errors import RemoteProtocolError
-from ecot_protocol.ledger.amounts import Rate, Rounding, share
-from ecot_protocol.wire.encoding import MAX_INTEGER
+from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.wire.entry import Signature
 
 PeeringPath = Annotated[Path, argument("peering_file")]
@@ -217,78 +215,10 @@ async def record_peering(run: Run, file: PeeringPath) -> None:
 async def end(run: Run, partner: PartnerName) -> None:
     """End a peering, for the board: no new transfers; what is under way still ends."""
     async with run.node() as node:
-        found = await _find_peer(node, partner)
+        found = await find_peer(node, partner)
         payload = EndPeering(partner=bytes.fromhex(found.ledger))
         done = await record_for_office(node, "board", "federation.end_peering", payload)
     show_done(run, done, "peering_ended", partner=found.domain)
-
-
-async def _find_peer(node: NodeClient, name: str) -> PeerInfo:
-    async for one in node.peers():
-        if name in (one.domain, one.origin, one.ledger):
-            return one
-    raise UsageProblem("partner_not_found", partner=name)
-
-
-async def send(
-    run: Run,
-    partner: PartnerName,
-    payee: Annotated[str, argument("foreign_payee")],
-    amount: Annotated[str, argument("amount")],
-    memo: Memo = None,
-) -> None:
-    """Pay a member of a partner; the amount is what leaves one's own account, at most."""
-    async with run.node() as node:
-        info, mine = await node.info(), await run.member(node)
-        peer = await _find_peer(node, partner)
-        peering, ledger = decode_peering(bytes.fromhex(peer.statement)), await node.ledger_id()
-        scale = scale_of(info, peer.unit)
-        rate = peering.rate_to(bytes.fromhex(peer.ledger))
-        payee_minor = share(parse_amount(amount, scale, run.locale), rate, Rounding.DOWN)
-        if not 0 < payee_minor <= MAX_INTEGER:
-            raise UsageProblem("amount_malformed", amount=amount, decimals=scale)
-        found = await node.statutes()
-        entry_id, payload = build_send(
-            peering,
-            ledger,
-            bytes.fromhex(mine.member),
-            read_id(payee),
-            payee_minor,
-            now_ms=node.clock_ms(),
-            statutes_version=found.version,
-            abort_after_ms=max(ABORT_AFTER_MS, found.statutes.federation.transfer_abort_delay_ms),
-        )
-        options: dict[str, Any] = {"author": bytes.fromhex(mine.member), "entry_id": entry_id}
-        receipt = await record(node, "federation.send", payload, contents={"memo": memo}, **options)
-    shown = format_amount(payload.total_minor, scale, peer.unit, run.locale)
-    minors = {"amount_minor": payload.total_minor, "partner_amount_minor": payee_minor}
-    show_done(run, receipt, "sent", payee=payee, partner=peer.domain, amount=shown, **minors)
-
-
-async def list_transfers(run: Run, status: Annotated[str | None, option("--status", "status")] = None) -> None:
-    """List transfers to and from partners, newest first."""
-    async with run.node() as node:
-        info = await node.info()
-        found = [one async for one in node.transfers(status=status)]
-        domains = {one.ledger: one.domain async for one in node.peers()}
-        names = {} if run.options.is_json else await member_names(node)
-    if run.out.json(found):
-        return
-    run.out.table(
-        ("day", "status", "role", "member", "partner", "amount>", "id"),
-        (
-            (
-                format_instant(one.at_ms, run.locale),
-                run.out.word("transfer", one.status),
-                run.out.word("role", one.role),
-                names.get(one.member, one.member[:8]),
-                domains.get(one.partner, one.partner[:8]),
-                format_amount(one.amount_minor, scale_of(info, one.unit), one.unit, run.locale),
-                one.tid,
-            )
-            for one in found
-        ),
-    )
 
 
 FEDERATION_COMMANDS: Final = (
@@ -298,6 +228,5 @@ FEDERATION_COMMANDS: Final = (
     Command("peer sign", sign),
     Command("peer record", record_peering),
     Command("peer end", end),
-    Command("transfer send", send),
-    Command("transfer list", list_transfers),
+    *TRANSFER_COMMANDS,
 )

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 
 import sqlalchemy as sa
 
+from ecot_node.domains.federation.quote_routes import KnowsRoutes, quote_routes
 from ecot_node.domains.federation.solver import ClearingFailed, Debt, propose_flows
 from ecot_node.domains.federation.views import clearing_parts, clearings, transfers, transits
 from ecot_node.domains.federation.watch_routes import watch_routes
@@ -36,6 +37,7 @@ from ecot_node.http.fields import (
 )
 from ecot_node.http.routes import AnyRoute, Request, Route
 from ecot_protocol.domains.federation.deals import Round, deal_id, encode_round
+from ecot_protocol.domains.federation.messages import Refused
 from ecot_protocol.domains.federation.peering import find_own_side_problem
 from ecot_protocol.domains.federation.sightings import WatchedLog
 from ecot_protocol.domains.federation.state import Peer, partner_account
@@ -51,7 +53,7 @@ ROUND_LIFETIME_MS: Final = 60_000
 TransferStatus = Literal["abort", "commit", "doubtful", "pending"]
 
 
-class Federation(Protocol):
+class Federation(KnowsRoutes, Protocol):
     """What these routes need of the running federation."""
 
     def status(self, ledger: bytes) -> PeerStatus | None: ...
@@ -59,6 +61,8 @@ class Federation(Protocol):
     async def propose(self, contract: bytes) -> None: ...
 
     def watched(self) -> tuple[WatchedLog, ...]: ...
+
+    def refusal(self, tid: bytes) -> Refused | None: ...
 
 
 class PeerReply(JsonReply):
@@ -112,6 +116,8 @@ class TransferReply(JsonReply):
     Attributes:
         partner: the ledger at the other end, with its unit and amount.
         via: the ledgers in between, from the payer's on.
+        refusal: code of the reason why it can't go through, of the ledger `refused_by`; as far as this node was told
+            since its start.
     """
 
     tid: IdHex
@@ -127,6 +133,8 @@ class TransferReply(JsonReply):
     at_ms: TimeMs
     status: TransferStatus
     resolved_index: Count | None
+    refusal: str | None
+    refused_by: HashHex | None
     index: Count
 
 
@@ -214,8 +222,9 @@ _TRANSIT_KEY: Final = Key(transits.c.opened_idx, is_newest_first=True)
 _CLEARING_KEY: Final = Key(clearings.c.opened_idx, is_newest_first=True)
 
 
-async def list_transfers(request: Request[TransfersParams, None]) -> Listing[TransferReply]:
-    """List transfers between ledgers, newest first."""
+async def _list_transfers(
+    request: Request[TransfersParams, None], refusal_of: Callable[[bytes], Refused | None]
+) -> Listing[TransferReply]:
     caller, member = request.signed_in, parse_hex(request.params.member)
     refuse_unless(member is None or may_read_member(caller, member))
     query = _TRANSFERS
@@ -227,10 +236,11 @@ async def list_transfers(request: Request[TransfersParams, None]) -> Listing[Tra
         query = query.where(transfers.c.status == request.params.status)
     async with request.context.views.connect() as connection:
         page = await fetch_page(connection, request.params, query, _TRANSFER_KEY)
-    return Listing(items=tuple(map(_transfer, page.rows)), next=page.next, index=page.index)
+    items = tuple(_transfer(row, refusal_of(row.tid)) for row in page.rows)
+    return Listing(items=items, next=page.next, index=page.index)
 
 
-def _transfer(row: Row) -> TransferReply:
+def _transfer(row: Row, refused: Refused | None) -> TransferReply:
     return TransferReply(
         tid=row.tid.hex(),
         role=row.role,
@@ -245,6 +255,8 @@ def _transfer(row: Row) -> TransferReply:
         at_ms=row.opened_at_ms,
         status=row.status,
         resolved_index=row.resolved_idx,
+        refusal=None if refused is None else refused.code,
+        refused_by=None if refused is None else refused.ledger.hex(),
         index=row.opened_idx,
     )
 
@@ -347,6 +359,9 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
     def status_of(ledger: bytes) -> PeerStatus | None:
         return federation.status(ledger) if federation is not None else None
 
+    async def list_transfers(request: Request[TransfersParams, None]) -> Listing[TransferReply]:
+        return await _list_transfers(request, lambda tid: federation.refusal(tid) if federation is not None else None)
+
     async def list_peers(request: Request[Page, None]) -> Listing[PeerReply]:
         def ask(state: State) -> Listing[PeerReply]:
             return Listing(items=_peers_of(state, status_of), next=None, index=state.size)
@@ -376,6 +391,7 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
 
     return (
         *watch_routes(lambda: federation.watched() if federation is not None else ()),
+        *quote_routes(federation),
         Route(
             method="GET",
             path="/v1/peers",

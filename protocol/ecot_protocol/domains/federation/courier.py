@@ -42,6 +42,7 @@ from ecot_protocol.domains.federation.messages import (
     Push,
     PushDecisions,
     Refused,
+    RoutesShown,
     Stale,
     Unheard,
     decode_message,
@@ -60,6 +61,8 @@ from ecot_protocol.domains.federation.netting_messages import (
 from ecot_protocol.domains.federation.outputs import Append, Output, ReadGrowth, ReadLeaves, ReadRecord, Tell
 from ecot_protocol.domains.federation.participant import Participant
 from ecot_protocol.domains.federation.rounds import round_of
+from ecot_protocol.domains.federation.router import Router
+from ecot_protocol.domains.federation.routes import Routes
 from ecot_protocol.domains.federation.state import FederationState
 from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX, Witness
 from ecot_protocol.domains.federation.witnessing import Quorum, WitnessDesk, require_fresh
@@ -116,6 +119,7 @@ class Courier:
         self._decisions = DecisionQuorum(state, own, cosigner, decisions)
         self._decider = Decider(self._work, self._decisions, self._participant.offered, self._participant.shown)
         self._participant.decider = self._decider
+        self._router = Router(self._work)
         self._boards, self._caller = Boards(self._work), Caller(self._work)
         self._pushed_at_ms = self._aimed_at_ms = 0
         self._head_push_ms = head_push_ms
@@ -150,6 +154,7 @@ class Courier:
         for tid in [*self._state.federation.promises]:
             outputs += self._participant.look(tid, now_ms)
         outputs += self._decider.tick(now_ms)
+        outputs += self._router.tick(now_ms)
         outputs += self._to_ourselves([*self._boards.tick(now_ms), *self._caller.tick(now_ms)], now_ms)
         outputs += self._participant.settle(now_ms)
         if now_ms - self._pushed_at_ms >= self._head_push_ms and self._quorum.head is not None:
@@ -243,6 +248,11 @@ class Courier:
         return None if target is None else SignedNote.parse(self._quorum.checkpoint(self._quorum.cosigners))
 
     @property
+    def routes(self) -> dict[bytes, Routes]:
+        """Ledger -> what it lets know for those who look for a path."""
+        return self._router.known
+
+    @property
     def decisions(self) -> DecisionTree:
         """Our decision log, as far as it is durable."""
         return self._decisions.tree
@@ -293,6 +303,8 @@ class Courier:
             case AskHead(origin):
                 desk = self._decision_desk if origin.endswith(DECISIONS_SUFFIX) else self._desk
                 yield Tell(sender, desk.head(origin))
+            case RoutesShown():
+                yield from self._router.shown(sender, message, now_ms)
             case Cosigned() | Stale() | Head():
                 yield from self._take_of_log(sender, message, now_ms)
             case _:

@@ -156,6 +156,17 @@ class PushDecisions(msgspec.Struct, frozen=True, array_like=True, tag=16, forbid
     checkpoint: CheckpointBytes
 
 
+class RoutesShown(msgspec.Struct, frozen=True, array_like=True, tag=17, forbid_unknown_fields=True, gc=False):
+    """What a ledger publishes for those who look for a path (statement ``routes``), signed by its agent.
+
+    `hop_count` is the number of ledgers that have handed it on.
+    """
+
+    statement: Annotated[bytes, msgspec.Meta(max_length=MAX_STATEMENT_SIZE_BYTES)]
+    signature: SignatureBytes
+    hop_count: Annotated[int, msgspec.Meta(ge=0, le=MAX_HOPS)]
+
+
 class MirrorShown(msgspec.Struct, frozen=True, array_like=True, tag=40, forbid_unknown_fields=True, gc=False):
     """What the account of the addressee holds here: the statement ``mirror``, its lists, the agent's signature."""
 
@@ -243,6 +254,7 @@ Message = (
     | Problem
     | Refused
     | PushDecisions
+    | RoutesShown
     | MirrorShown
     | AskMirror
     | AskMoves
