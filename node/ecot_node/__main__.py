@@ -290,6 +290,9 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json")] = Fa
 
 async def _status(folder: Path) -> dict[str, object]:
     from ecot_node.bootstrap.adapters import make_store
+    from ecot_node.config import KEYS_FOLDER
+    from ecot_node.federation.peer_ids import peer_id_of
+    from ecot_node.ledger.node_keys import load_keys
     from ecot_node.store.folder_lock import is_locked
     from ecot_protocol.domains.coop.genesis import ledger_id
     from ecot_protocol.wire.entry import decode_record
@@ -304,6 +307,7 @@ async def _status(folder: Path) -> dict[str, object]:
         return {
             "running": is_locked(folder),
             "url": f"http://{settings.http.host}:{settings.http.port}",
+            "peer_id": peer_id_of(load_keys(folder / KEYS_FOLDER).public_key("host")),
             "ledger": ledger_id(decode_record(genesis.record).body).hex() if genesis else None,
             "size": opened.size,
             "checkpoint": (opened.checkpoint or b"").decode(),

@@ -69,12 +69,18 @@ class PeerSettings(_Section):
 
 
 class FederationSettings(_Section):
-    """The connection to partner nodes over libp2p. `announce` is where partners reach the node from outside."""
+    """The connection to partner nodes over libp2p. `announce` is where partners reach the node from outside.
+
+    `relay` lets the node serve as a relay for its partners; `relays`, with their ``/p2p/``, are those it uses.
+    """
 
     enabled: bool = False
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/8485",)
     announce: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     mdns: bool = False
+    relay: bool = False
+    relay_circuit_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 1_024
+    relays: Annotated[tuple[str, ...], Field(max_length=3)] = ()
     peers: tuple[PeerSettings, ...] = ()
 
 

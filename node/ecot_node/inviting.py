@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ecot_node.config import KEYS_FOLDER, SNAPSHOTS_FOLDER, ConfigError, Settings
-from ecot_node.federation.multiaddrs import find_problem, parse_address
+from ecot_node.federation.multiaddrs import CIRCUIT, find_problem, parse_address
 from ecot_node.ledger.boot import find_snapshot, replay
 from ecot_node.ledger.node_keys import load_keys
 from ecot_node.ledger.port import RecordedEntry
@@ -52,7 +52,7 @@ def make_invitation(
         folder: of the node, with its keys.
         settings: of the node.
         state: of its ledger.
-        addresses: where partners reach the node; if empty, `federation.announce` of the settings.
+        addresses: where partners reach the node; if empty, `federation.announce` and the relays of the settings.
         url: where it answers over HTTP; may be empty.
         days: until it expires, 1 to `DAYS_MAX`.
         now_ms: Unix time.
@@ -98,9 +98,10 @@ def _units(profile: Profile) -> tuple[InvitedUnit, ...]:
 
 
 def _addresses(settings: Settings, given: Sequence[str]) -> tuple[str, ...]:
-    found = tuple(given) or settings.federation.announce
+    relayed = tuple(one + CIRCUIT for one in settings.federation.relays)
+    found = tuple(given) or settings.federation.announce + relayed
     if not found:
-        raise ConfigError("nobody could find this node: give --address, or set federation.announce")
+        raise ConfigError("nobody could find this node: give --address, or set federation.announce or .relays")
     for one in found:
         problem = find_problem(one)
         if problem is not None:

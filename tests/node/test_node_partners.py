@@ -167,6 +167,26 @@ def test_a_node_that_looks_around_the_local_network_starts_and_stops(idle: Path)
     assert "mdns_not_possible" not in node.log()
 
 
+def test_an_invitation_of_a_node_behind_nat_names_its_relay(idle: Path) -> None:
+    relay = f"/dns4/relay.example/tcp/8485/p2p/{make(b'R' * 32).peer_id}"
+    said = must_run("invite", str(idle), ECOT_NODE_FEDERATION__RELAYS=json.dumps([relay]))
+    assert read_invitation(said.stdout).addresses == (relay + "/p2p-circuit",)
+
+
+@pytest.mark.parametrize("relay", ["/dns4/relay.example/tcp/8485", "/ip4/192.0.2.1/udp/1/p2p/x", "relay.example"])
+def test_a_relay_that_is_not_named_whole_stops_the_start(idle: Path, relay: str) -> None:
+    done = run_node("serve", str(idle), ECOT_NODE_FEDERATION__RELAYS=json.dumps([relay]))
+    assert done.returncode == 2
+    assert "config_error" in done.stderr
+
+
+def test_a_relay_serves_and_says_its_peer_id(idle: Path) -> None:
+    with serve(idle, ECOT_NODE_FEDERATION__RELAY="true") as node:
+        assert node.ready()["mode"] == "writing"
+    status = json.loads(must_run("status", str(idle), "--json").stdout)
+    assert status["peer_id"] == peer_id_of(load_keys(idle / "keys").public_key("host"))
+
+
 def test_nobody_is_invited_before_the_ledger_is_founded(tmp_path: Path) -> None:
     done = run_node("invite", str(make_founded(tmp_path / "node")), "--address", WRONG)
     assert done.returncode == 2

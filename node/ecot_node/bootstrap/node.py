@@ -144,7 +144,7 @@ class Node:
         return FederationService(
             self.writer,
             self.store,
-            make_transport(self.keys.seed("host"), settings.listen),
+            make_transport(self.keys.seed("host"), settings),
             self.guard,
             board=self.forks,
             signers=FederationSigners(

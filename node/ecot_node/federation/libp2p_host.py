@@ -21,12 +21,13 @@ from multiaddr import Multiaddr
 
 from ecot_node.federation.framing import decode_hello
 from ecot_node.federation.libp2p_run import Host, Peer
-from ecot_node.federation.multiaddrs import LISTEN_HOSTS, check_peer_id, parse_address
+from ecot_node.federation.multiaddrs import CIRCUIT, LISTEN_HOSTS, check_peer_id, parse_address
 from ecot_node.federation.port import (
     Deliver,
     PeerId,
     PeerStatus,
     PeerUnreachable,
+    Relaying,
     SendTimedOut,
     TransportError,
     TransportLimits,
@@ -48,6 +49,7 @@ class Libp2pTransport:
         listen_addresses: multiaddrs such as ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one, and keeps it.
         limits: see ``TransportLimits``.
         jitter_seed: of the back-off; None takes one from the system.
+        relaying: relays that we use, and whether we are one.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Libp2pTransport:
         listen_addresses: Sequence[str],
         limits: TransportLimits | None = None,
         jitter_seed: int | None = None,
+        relaying: Relaying | None = None,
     ) -> None:
         if len(identity_seed) != SEED_BYTES:
             raise LocalProtocolError(f"seed of {len(identity_seed)} bytes, expected {SEED_BYTES}")
@@ -64,6 +67,9 @@ class Libp2pTransport:
         self._peer_id = PeerId(str(ID.from_pubkey(self._key_pair.public_key)))
         self._wanted_addresses = tuple(parse_address(address, None, LISTEN_HOSTS) for address in listen_addresses)
         self._bound_addresses: tuple[str, ...] = ()
+        self._relaying = relaying or Relaying()
+        for relay in self._relaying.relays:
+            parse_address(relay + CIRCUIT, None)
         self._limits = limits or TransportLimits()
         self._random = random.Random(jitter_seed)
         self._peers: dict[PeerId, Peer] = {}
@@ -83,6 +89,18 @@ class Libp2pTransport:
     def listen_addresses(self) -> tuple[str, ...]:
         """See ``port.Transport``."""
         return self._bound_addresses if self._supervisor else ()
+
+    @property
+    def circuit_addresses(self) -> tuple[str, ...]:
+        """Where we are reached through relays at which we have reserved, without our own ``/p2p/``."""
+        reserved = self._host.reservations.reserved if self._host is not None else set()
+        return tuple(one + CIRCUIT for one in self._relaying.relays if one.rpartition("/p2p/")[2] in reserved)
+
+    @property
+    def circuit_count(self) -> int:
+        """Circuits that we relay for others now."""
+        relay = self._host.relay if self._host is not None else None
+        return relay.circuit_count if relay is not None else 0
 
     @property
     def restart_count(self) -> int:
@@ -179,6 +197,7 @@ class Libp2pTransport:
             jitter=random.Random(self._random.random()),
             peers=self._peers.values(),
             start_delivery=self._start_delivery,
+            relaying=self._relaying,
         )
         try:
             await host.thread.start()

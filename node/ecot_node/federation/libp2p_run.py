@@ -30,6 +30,8 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from ecot_node.federation.framing import Hello
+from ecot_node.federation.libp2p_circuits import HOP, STOP, CircuitAcceptor, Reservations, dial_through, split_circuit
+from ecot_node.federation.libp2p_relay import RelayServer
 from ecot_node.federation.libp2p_swarm import (
     close_connection,
     close_strangers,
@@ -37,8 +39,9 @@ from ecot_node.federation.libp2p_swarm import (
     offered_addresses,
     swarm_of,
 )
+from ecot_node.federation.multiaddrs import CIRCUIT
 from ecot_node.federation.peer_limits import Bucket, Pace
-from ecot_node.federation.port import PROTOCOL_ID, PeerId, PeerStatus, TransportLimits
+from ecot_node.federation.port import PROTOCOL_ID, PeerId, PeerStatus, Relaying, TransportLimits
 from ecot_node.federation.sending import SendQueue, Waiting, fail, succeed
 from ecot_node.federation.sessions import FrameStream, IncomingSession, OutgoingSession, SessionEnded
 from ecot_node.federation.thread_bridge import TrioThread
@@ -124,6 +127,7 @@ class Host:
         jitter: random.Random,
         peers: Iterable[Peer],
         start_delivery: StartDelivery,
+        relaying: Relaying,
     ) -> None:
         self._limits = limits
         self._hello = hello
@@ -138,6 +142,8 @@ class Host:
         self.task_count = 0
         self.thread = TrioThread(self._main, "federation")
         self._libp2p = make_host(key_pair, addresses, limits.connections_max)
+        self.reservations = Reservations(self._libp2p, relaying.relays, limits, jitter)
+        self.relay = RelayServer(self._libp2p, relaying.serves, self._is_peer) if relaying.serves is not None else None
 
     def add_peer(self, peer: Peer) -> None:
         """Begin to speak with a peer. From asyncio."""
@@ -156,7 +162,7 @@ class Host:
         self.thread.to_trio(self._retry, peer_id)
 
     async def _main(self, thread: TrioThread) -> None:
-        self._libp2p.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
+        self._set_handlers()
         listen = [Multiaddr(address) for address in self._wanted]
         async with self._libp2p.run(listen_addrs=listen):
             # The library would otherwise dial the peers of its store by itself. Nothing is in its store yet.
@@ -176,6 +182,7 @@ class Host:
             self._nursery = nursery
             for peer in self._first_peers:
                 self._add_peer(peer)
+            nursery.start_soon(self.reservations.run)
             thread.ready()
             await self._watch()
             nursery.cancel_scope.cancel()
@@ -186,11 +193,27 @@ class Host:
             self.task_count = trio.lowlevel.current_statistics().tasks_living
             if self.task_count > self._limits.host_tasks_max:
                 return
-            await close_strangers(self._libp2p, self._runs)
+            await close_strangers(self._libp2p, self._expected())
             for peer_id, run in self._runs.items():
                 if run.peer.is_connected:
                     run.peer.offered = offered_addresses(self._libp2p, peer_id, self._connection_of(peer_id))
             await trio.sleep(WATCH_INTERVAL_S)
+
+    def _set_handlers(self) -> None:
+        self._libp2p.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
+        if self.relay is not None:
+            self._libp2p.set_stream_handler(HOP, self.relay.serve)
+        if self.reservations.names:
+            acceptor = CircuitAcceptor(self._libp2p, self.reservations.names, self._is_peer)
+            self._libp2p.set_stream_handler(STOP, acceptor.accept)
+
+    def _is_peer(self, peer_id: str) -> bool:
+        return PeerId(peer_id) in self._runs
+
+    def _expected(self) -> set[str]:
+        """Return whose connections stay: partners, and relays that we use, our own or those of a partner."""
+        used = {split_circuit(one)[1] for run in self._runs.values() for one in run.peer.addresses if CIRCUIT in one}
+        return {*self._runs, *self.reservations.names, *used}
 
     def _connection_of(self, peer_id: PeerId) -> INetConn | None:
         return next(iter(self._libp2p.get_network().get_connections(ID.from_base58(peer_id))), None)
@@ -245,8 +268,7 @@ class Host:
             await run.retry_now.wait()
 
     async def _back_off(self, run: _PeerRun, failure_count: int) -> None:
-        longest_s = min(self._limits.reconnect_max_s, self._limits.reconnect_first_s * 2 ** min(failure_count - 1, 30))
-        delay_s = longest_s * self._random.uniform(0.5, 1.0)
+        delay_s = self._limits.back_off_s(failure_count, self._random)
         first_s = min(delay_s, self._limits.reconnect_first_s)
         run.retry_now = trio.Event()
         await trio.sleep(first_s)
@@ -296,10 +318,13 @@ class Host:
             with trio.fail_after(self._limits.dial_timeout_s):
                 # One address an attempt, in turn: the library would try the first of a kind only. Identify may have
                 # added others, which nobody has vouched for.
+                swarm_of(self._libp2p).unblock_peer(peer_id)
                 if address is not None:
                     store.clear_addrs(peer_id)
+                if address is not None and CIRCUIT in address:
+                    await dial_through(self._libp2p, address, peer_id)
+                elif address is not None:
                     store.add_addrs(peer_id, [Multiaddr(address)], 3600)
-                swarm_of(self._libp2p).unblock_peer(peer_id)
                 stream = await self._libp2p.new_stream(peer_id, [TProtocol(PROTOCOL_ID)])
         except trio.TooSlowError as error:
             raise SessionEnded("dial_timeout", is_connection_spoilt=True) from error

@@ -15,6 +15,7 @@ Rules that every transport keeps:
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NewType, Protocol
@@ -128,6 +129,45 @@ class TransportLimits:
     stable_after_s: float = 30.0
     host_tasks_max: int = 2000
     connections_max: int = 300
+
+    def back_off_s(self, failure_count: int, jitter: random.Random) -> float:
+        """Return how long to wait after so many failures in a row, from 1."""
+        longest_s = min(self.reconnect_max_s, self.reconnect_first_s * 2.0 ** min(failure_count - 1, 30))
+        return longest_s * jitter.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLimits:
+    """Hold the bounds of a node that relays between its partners.
+
+    Attributes:
+        circuit_mib: bytes of one circuit, both ways, in MiB; 0: all they like.
+        circuits_max: circuits at one time.
+        circuits_of_peer_max: those that begin or end at one partner.
+        reservations_max: partners that can be reached through us.
+        reservation_s: how long a reservation lasts.
+        idle_s: a circuit that carries nothing for so long is ended; heartbeats are much more frequent.
+    """
+
+    circuit_mib: int = 1_024
+    circuits_max: int = 64
+    circuits_of_peer_max: int = 16
+    reservations_max: int = 64
+    reservation_s: float = 3_600.0
+    idle_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaying:
+    """Say what a node has to do with relays.
+
+    Attributes:
+        relays: ``<address>/p2p/<peer id>`` of those at which it reserves, so that it is reached through them.
+        serves: within these limits it is one for its partners; None: it is none.
+    """
+
+    relays: tuple[str, ...] = ()
+    serves: RelayLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
