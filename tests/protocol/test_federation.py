@@ -27,7 +27,7 @@ from ledger_kit import DAY_MS, Actor
 from ecot_protocol.domains.federation.deals import DECISION_OPEN_MS, Contract, deal_id, encode_contract
 from ecot_protocol.domains.federation.peering import EndPeering, GiveUp
 from ecot_protocol.domains.federation.state import DOUBTFUL, PARTNER, partner_account
-from ecot_protocol.domains.federation.statements import decode_peering, encode_peering
+from ecot_protocol.domains.federation.statements import Witness, decode_peering, encode_peering
 from ecot_protocol.domains.federation.transfers import Promise
 from ecot_protocol.domains.membership.acts import Exclude, GrantMandate
 from ecot_protocol.domains.membership.state import Mandate
@@ -35,6 +35,7 @@ from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.accounts import AccountKey
 from ecot_protocol.ledger.amounts import Rate
 from ecot_protocol.ledger.reasons import Reason
+from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.statement import sign_statement
 
@@ -44,9 +45,11 @@ AMOUNT = 1_000
 class Pair:
     """Two peered cooperatives, a payer in the north, a payee in the south."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, third: FederatedKit | None = None, **changes: Any) -> None:
         self.nord, self.sud = FederatedKit(name="nord"), FederatedKit(name="sud")
         self.ada, self.bob = self.nord.join("ada"), self.sud.join("bob")
+        if third is not None:
+            changes["witnesses"] = (self.nord, self.sud, third)
         self.peering = peer(self.nord, self.sud, **changes)
 
     def send(self, amount_minor: int = AMOUNT) -> Contract:
@@ -524,16 +527,43 @@ def test_a_foreign_log_cannot_decide(pair: Pair) -> None:
     assert deal_id(raw) in pair.nord.state.federation.promises
 
 
-def test_a_replaced_log_key_counts_once_the_peering_names_it(pair: Pair) -> None:
+class Rekeyed(FederatedKit):
+    """A witness with another cosigner key than before."""
+
+    @property
+    def witness(self) -> Witness:
+        self.cosigner = Cosigner(self.origin, b"new cosigner key of this witness")
+        return msgspec.structs.replace(
+            super().witness, public_key=Signer(b"new cosigner key of this witness").public_key
+        )
+
+
+def test_a_replaced_key_of_a_witness_counts_once_the_peering_names_it() -> None:
+    third = FederatedKit(name="third")
+    pair = Pair(third=third)
+    terms = pair.send()
+    pair.promise(terms)
+    index = pair.decide(terms)
+    third = Rekeyed(name="third")
+    witnesses = (pair.nord, pair.sud, third)
+    newer = peering(pair.nord, pair.sud, sequence=2, deciders=[policy(pair.sud, witnesses)])
+    payload = resolve_payload(pair.sud, [index], (pair.nord, third))
+    assert pair.nord.refused("federation.resolve", payload, **pair.nord.by_node()) == "quorum_missing"
+    pair.nord.must("federation.peer", peered(newer, (pair.nord, pair.sud)), **pair.nord.by_board())
+    pair.nord.must("federation.resolve", payload, **pair.nord.by_node())
+
+
+def test_other_witnesses_than_those_agreed_with_a_deal_never_count(pair: Pair) -> None:
     terms = pair.send()
     pair.promise(terms)
     index = pair.decide(terms)
     third = FederatedKit(name="third")
     newer = peering(pair.nord, pair.sud, sequence=2, deciders=[policy(pair.sud, (pair.nord, third))])
+    pair.nord.must("federation.peer", peered(newer, (pair.nord, pair.sud)), **pair.nord.by_board())
     payload = resolve_payload(pair.sud, [index], (pair.nord, third))
     assert pair.nord.refused("federation.resolve", payload, **pair.nord.by_node()) == "quorum_missing"
-    pair.nord.must("federation.peer", peered(newer, (pair.nord, pair.sud)), **pair.nord.by_board())
-    pair.nord.must("federation.resolve", payload, **pair.nord.by_node())
+    agreed = resolve_payload(pair.sud, [index], (pair.nord, pair.sud))
+    pair.nord.must("federation.resolve", agreed, **pair.nord.by_node())
 
 
 def test_the_board_can_free_a_member_after_the_peering_and_the_delay(pair: Pair) -> None:

@@ -71,7 +71,7 @@ class Contract(Wire):
         hops: from each ledger of the path to the next.
         path: ledger ids, the payer's first, the payee's last, each once.
         payee, payer: commitments of the two members (`commit_member`).
-        reverses: tid of an earlier transfer that this one gives back, in whole or in part; nil: none.
+        reverses: tid of an earlier transfer that this one gives back, as the payer says; nil: none.
         units: of the path's ledgers, in its order.
     """
 

@@ -178,11 +178,21 @@ def _resolve_evidence(payload: Resolve) -> Reason | None:
 
 def accepted_policies(state: FederationState, promised: Promised) -> tuple[DecisionPolicy, ...]:
     """Return the policies under which a deal's decision counts: the one agreed with it, and those of its decider in the
-    peerings that replaced its own since (new keys, another witness).
+    peerings of now if they differ from it in keys alone.
+
+    Another set of witnesses would be another quorum, which need not meet the first: one could see a commit, the other
+    an abort.
     """
+    agreed = promised.decision
     peers = [state.federation.peers.get(partner) for partner in promised.partners]
-    newer = [peer.peering.decider(promised.decision.ledger) for peer in peers if peer is not None]
-    return (promised.decision, *(policy for policy in newer if policy is not None))
+    newer = [peer.peering.decider(agreed.ledger) for peer in peers if peer is not None]
+    return (agreed, *(policy for policy in newer if policy is not None and _is_rekeyed(agreed, policy)))
+
+
+def _is_rekeyed(agreed: DecisionPolicy, policy: DecisionPolicy) -> bool:
+    """Tell whether a policy has the witnesses of another, and asks for as many."""
+    ledgers = [{witness.ledger for witness in one.witnesses} for one in (agreed, policy)]
+    return ledgers[0] == ledgers[1] and policy.count == agreed.count
 
 
 def is_quorum(policy: DecisionPolicy, log: LogKey, cosigners: tuple[Witness, ...]) -> bool:
