@@ -14,7 +14,7 @@ from ledger_kit import seed
 from node_kit import make_founded, must_run, serve
 from test_cli_commands import Desk
 
-from ecot_cli.commands.federation import minor_rate
+from ecot_cli.commands.partners import minor_rate
 from ecot_cli.errors import UsageProblem
 from ecot_client.federation import PEERING_FILE, PeeringFile
 from ecot_protocol.domains.federation.statements import decode_peering

@@ -54,7 +54,15 @@ CODES_OF_TABLES = {
     "kind": ["body", "firm", "person"],
     "movement": ["issue", "redemption"],
     "office": ["board", "treasurer"],
-    "peer": ["active", "ended"],
+    "peer": ["active", "ended", "suspended"],
+    "health": ["differs", "ended", "good", "suspended", "unknown", "unreachable", "unwitnessed"],
+    "contact": ["never"],
+    "proposal": ["accepted", "open", "recorded", "refused"],
+    "direction": ["ours", "theirs"],
+    "incident": ["acknowledged", "closed", "explained", "open"],
+    "incident_kind": ["deal_opposed", "deal_unheard", "mirror_differs"],
+    "difference": ["amount_differs", "missing_here", "missing_there", "opposed"],
+    "shared": ["catalogue", "clearing", "directory", "guide", "market", "transit"],
     "period": ["closed", "open"],
     "poll": ["closed", "open"],
     "poll_kind": ["consent", "single_choice"],
@@ -67,6 +75,24 @@ CODES_OF_TABLES = {
         "draft_unknown",
         "draft_waiting",
         "the_cooperative",
+    ],
+    "picture": [
+        "as_of",
+        "incidents",
+        "legend_known",
+        "legend_they_owe",
+        "legend_we_owe",
+        "no_limit",
+        "nobody",
+        "nothing_owed",
+        "partner_said",
+        "room_in",
+        "room_out",
+        "they_owe",
+        "title",
+        "total_owed",
+        "total_owing",
+        "we_owe",
     ],
     "role": ["payee", "payer"],
     "scope": ["catalogue", "owner", "subscribe", "trade", "use", "vote"],
@@ -156,6 +182,7 @@ def test_every_error_of_the_clients_has_a_text(language: str) -> None:
 def test_french_is_not_english() -> None:
     english, french = load_catalogue("en"), load_catalogue("fr")
     same_by_right = {"cli.column.commission", "cli.column.day", "cli.column.question", "cli.column.score"}
+    same_by_right |= {"cli.shared.catalogue", "cli.shared.guide", "cli.shared.transit"}
     copied = {key for key in keys_used() if english.get(key) == french.get(key)} - same_by_right
     assert copied <= {"cli.column.euro"}
 

@@ -5,11 +5,12 @@ An organ's entry is posted at once where enough of its persons' keys are at hand
 signed by those that are, until the others sign (`ecot draft sign`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ecot_cli.errors import UsageProblem
 from ecot_cli.run import Run
+from ecot_client.entries import add_signature
 from ecot_client.errors import KeyProblem
 from ecot_client.models import DraftOutcome
 from ecot_client.node import NodeClient
@@ -17,8 +18,11 @@ from ecot_client.posting import require_recorded
 from ecot_client.receipts import Receipt
 from ecot_protocol.ledger.entry_type import BOARD, TREASURER
 from ecot_protocol.wire.encoding import Wire
+from ecot_protocol.wire.entry import Signature
 from ecot_protocol.wire.keys import Signer
 
+Countersign = Callable[[bytes], Awaitable[Signature]]
+"""Body of an entry -> a signature under it."""
 _OFFICES = {"board": BOARD, "treasurer": TREASURER}
 
 
@@ -32,7 +36,7 @@ async def record(node: NodeClient, tag: str, payload: Wire, *, author: bytes | N
 
 
 async def record_for_office(
-    node: NodeClient, office: str, tag: str, payload: Wire, *, extra_signers: Sequence[Signer] = (), **options: Any
+    node: NodeClient, office: str, tag: str, payload: Wire, *, countersign: Countersign | None = None, **options: Any
 ) -> Receipt | DraftOutcome:
     """Record an entry of an organ, or leave it as a draft.
 
@@ -41,7 +45,7 @@ async def record_for_office(
         office: ``board`` or ``treasurer``.
         tag: of the entry type.
         payload: of the type.
-        extra_signers: keys that the payload itself brings; they sign in any case.
+        countersign: gives the signature of a key that the payload itself brings.
         options: see `NodeClient.build`.
 
     Raises:
@@ -51,8 +55,9 @@ async def record_for_office(
     threshold, holders = await _holders(node, office)
     if not holders:
         raise KeyProblem("office_not_held", office=office)
-    signers = [*holders[:threshold], *extra_signers]
-    entry = await node.build(tag, payload, author=_OFFICES[office], signers=signers, **options)
+    entry = await node.build(tag, payload, author=_OFFICES[office], signers=holders[:threshold], **options)
+    if countersign is not None:
+        entry = add_signature(entry, await countersign(entry.body))
     if len(holders) >= threshold:
         return require_recorded(await node.post_one(entry))
     return await node.leave_draft(entry)

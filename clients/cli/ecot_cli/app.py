@@ -10,13 +10,14 @@ import typer
 from ecot_cli.commands.catalogue import CATALOGUE_COMMANDS
 from ecot_cli.commands.clearing import CLEARING_COMMANDS
 from ecot_cli.commands.drafts import DRAFT_COMMANDS
-from ecot_cli.commands.federation import FEDERATION_COMMANDS
 from ecot_cli.commands.governance import GOVERNANCE_COMMANDS
 from ecot_cli.commands.keys import KEY_COMMANDS
 from ecot_cli.commands.membership import MEMBERSHIP_COMMANDS
+from ecot_cli.commands.partners import PARTNER_COMMANDS
 from ecot_cli.commands.proofs import PROOF_COMMANDS
 from ecot_cli.commands.shares import SHARES_COMMANDS
 from ecot_cli.commands.trade import TRADE_COMMANDS
+from ecot_cli.commands.transfers import TRANSFER_COMMANDS
 from ecot_cli.framework import Command, build_app
 
 COMMANDS: Final[tuple[Command, ...]] = (
@@ -27,7 +28,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *GOVERNANCE_COMMANDS,
     *DRAFT_COMMANDS,
     *CATALOGUE_COMMANDS,
-    *FEDERATION_COMMANDS,
+    *PARTNER_COMMANDS,
+    *TRANSFER_COMMANDS,
     *CLEARING_COMMANDS,
     *PROOF_COMMANDS,
 )

@@ -65,6 +65,7 @@ def draft_peering(
     *,
     rate: Rate = PAR,
     sequence: int = 1,
+    shared: tuple[Shared, ...] | None = None,
     status: PeeringStatus = "active",
 ) -> bytes:
     """Return the statement of a peering, for both nodes' agents to sign.
@@ -75,6 +76,7 @@ def draft_peering(
         deciders: logs whose decisions both accept.
         rate: minor units of the unit of the side with the higher ledger id for one of the other's.
         sequence: higher than that of an older peering of the two.
+        shared: what the two show each other, ascending; None: everything.
         status: to suspend or to end a peering together.
     """
     sides = (first, second) if first.ledger < second.ledger else (second, first)
@@ -85,7 +87,7 @@ def draft_peering(
             rounding=first.ledger,
             rules=FEDERATION_RULES,
             sequence=sequence,
-            shared=SHARED_ALL,
+            shared=SHARED_ALL if shared is None else shared,
             sides=sides,
             status=status,
         )
@@ -198,13 +200,16 @@ def build_send(
     )
 
 
-def draft_direct(peering: Peering, payer_ledger: bytes, payee_amount_minor: int) -> Draft:
+def draft_direct(
+    peering: Peering, payer_ledger: bytes, payee_amount_minor: int, peering_id: bytes | None = None
+) -> Draft:
     """Return a transfer to a partner's member, before anybody is named; the partner's log decides.
 
     Args:
         peering: in force between the two ledgers.
         payer_ledger: our ledger's id.
         payee_amount_minor: what is to arrive, in the partner's unit.
+        peering_id: id of what both signed, if a key was replaced since.
 
     Raises:
         LocalProtocolError: the peering does not accept the partner's decisions.
@@ -216,7 +221,7 @@ def draft_direct(peering: Peering, payer_ledger: bytes, payee_amount_minor: int)
     hop = Hop(
         in_minor=payee_amount_minor,
         out_minor=peering.payer_amount(payer_ledger, payee_amount_minor),
-        peering=statement_id(encode_peering(peering)),
+        peering=peering_id or statement_id(encode_peering(peering)),
     )
     return Draft(
         agents=(payer.agent, payee.agent),

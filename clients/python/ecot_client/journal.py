@@ -3,7 +3,8 @@
 
 - An entry is durable here before it is sent. After a crash or a lost reply the same bytes are sent again, and the node
   answers with the same place.
-- The pin (ledger id, origin, log key) is written at the first contact and never changed by a node.
+- The pin (ledger id, origin, log key) is written at the first contact. A node never changes it; only the log key is
+  replaced, by one that the old key has handed over to (`following`).
 - `newest` is the largest head that the log signed and that was shown to extend all that were kept before.
 
 One SQLite file, ``journal.db``, mode 0600, in the client's state folder. Calls block for one durable write at most;
@@ -47,11 +48,15 @@ class Pin(msgspec.Struct, frozen=True, array_like=True):
         ledger: id, 32 bytes.
         origin: of the log.
         log_vkey: C2SP verifier key of the log.
+        keys_index: record of the log up to which replaced keys of the node are known.
+        former_vkeys: keys that signed the log before, oldest first.
     """
 
     ledger: bytes
     origin: str
     log_vkey: str
+    keys_index: int = 0
+    former_vkeys: tuple[str, ...] = ()
 
 
 class Journal:
@@ -114,6 +119,23 @@ class Journal:
         kept = self.pin()
         assert kept is not None
         return kept
+
+    def follow(self, old: Pin, new: Pin, note: str) -> Pin:
+        """Replace a pin whose log key was handed over, unless another program did; return the one that is kept.
+
+        Args:
+            old: the pin as it was read.
+            new: as it shall be.
+            note: the checkpoint that hands over, which both keys have signed; the newest from now on.
+        """
+        with self._change() as db:
+            rows = db.execute("SELECT value FROM kept WHERE name = 'pin'").fetchall()
+            kept = msgspec.msgpack.decode(rows[0][0], type=Pin)
+            if kept != old:
+                return kept
+            db.execute("UPDATE kept SET value = ? WHERE name = 'pin'", (msgspec.msgpack.encode(new),))
+            db.execute("INSERT OR REPLACE INTO kept VALUES ('newest', ?)", (note.encode(),))
+        return new
 
     def newest(self) -> str | None:
         """Return the newest checkpoint that was found consistent, a signed note."""

@@ -64,6 +64,11 @@ class LogMemory:
         self._clock_ms = clock_ms
         self._lock = asyncio.Lock()
 
+    @property
+    def verifier(self) -> NoteVerifier:
+        """The key of the log."""
+        return self._verifier
+
     async def observe(self, note: str) -> Checkpoint:
         """Take in a checkpoint, whatever answer it came with.
 

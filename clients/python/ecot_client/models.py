@@ -601,6 +601,15 @@ class RoyaltyStatementInfo(Answer):
     next: str | None = None
 
 
+class MirrorInfo(Answer):
+    """How our mirror of a partner and its mirror of us compared last."""
+
+    kind: str | None
+    at_ms: int | None
+    their_balance_minor: int | None
+    delayed_count: int
+
+
 class PeerInfo(Answer):
     """A partner ledger; `balance_minor` is positive if we owe it, in our unit."""
 
@@ -619,6 +628,79 @@ class PeerInfo(Answer):
     room_in_minor: int | None = None
     is_connected: bool = False
     queued: int = 0
+    suspended_at_ms: int | None = None
+    sequence: int = 0
+    statement_id: str = ""
+    shared: tuple[str, ...] = ()
+    pending_out_minor: int = 0
+    pending_in_minor: int = 0
+    pending_count: int = 0
+    health: str = "unknown"
+    last_contact_ms: int | None = None
+    rtt_ms: int | None = None
+    last_error: str | None = None
+    cosigned_size: int | None = None
+    witnessed_size: int | None = None
+    mirror: MirrorInfo | None = None
+    incident_count: int = 0
+
+
+class ProposalInfo(Answer):
+    """A peering, or a change of one, that a board proposes to another; `is_ours`: our board."""
+
+    id: str
+    is_ours: bool
+    partner: str
+    domain: str
+    is_known: bool
+    sequence: int
+    peering_status: str
+    statement: str
+    status: str
+    refusal: str
+    url: str
+    at_ms: int
+
+
+class Proposals(Answer):
+    """All proposals, oldest first."""
+
+    items: tuple[ProposalInfo, ...]
+
+
+class NamedDeal(Answer):
+    """A deal that two ledgers don't post alike; amounts move the partner's mirror."""
+
+    tid: str
+    kind: str
+    expected_minor: int
+    shown_minor: int
+    their_index: int | None
+
+
+class IncidentInfo(Answer):
+    """A difference between our records and a partner's mirror of us, in the partner's unit."""
+
+    id: str
+    partner: str
+    kind: str
+    status: str
+    unit: str
+    expected_minor: int
+    shown_minor: int
+    difference_minor: int
+    deal_count: int
+    deals: tuple[NamedDeal, ...]
+    note: str
+    noted_by: str | None
+    noticed_at_ms: int
+    seen_at_ms: int
+
+
+class Incidents(Answer):
+    """All incidents, oldest first."""
+
+    items: tuple[IncidentInfo, ...]
 
 
 class ObligationInfo(Answer):

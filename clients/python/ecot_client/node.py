@@ -5,8 +5,8 @@
         entry = await node.build("trade.pay", payload, author=member, contents={"memo": "merci"})
         receipt = require_recorded(await node.post_one(entry))
 
-- The first contact pins the ledger, once its genesis is shown to have the ledger's id. From then on another ledger or
-  log key is an error.
+- The first contact pins the ledger, once its genesis is shown to have the ledger's id. From then on another ledger is
+  an error, and so is another log key, unless the old one has handed over to it (`following`).
 - Every checkpoint that comes with whatever answer must extend the newest kept one.
 - An entry is in the journal before it leaves. `resend_pending` finds out what became of those without an outcome.
 """
@@ -14,11 +14,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ecot_client.entries import body_hash, build_entry
 from ecot_client.errors import LedgerChanged, NodeProblem, ProofFailed
+from ecot_client.following import MAX_STEPS, read_step
 from ecot_client.journal import Journal, Pin
 from ecot_client.memory import LogMemory
 from ecot_client.models import ConsistencyInfo, LedgerInfo, RecordInfo
@@ -109,27 +111,49 @@ class NodeClient(Reads):
         """
         info = await self.transport.ask_json(Request("GET", "/v1/ledger"), LedgerInfo)
         pin = await self._pin(info)
-        async with self._pinning:
-            if self._memory is None:
-                verifier = NoteVerifier.from_vkey(pin.log_vkey)
-                self._memory = LogMemory(self.journal, verifier, self._consistency, self.clock_ms)
-        await self._memory.observe(info.checkpoint)
+        await (await self._memory_of(pin)).observe(info.checkpoint)
         self._info = info
         return info
+
+    async def _memory_of(self, pin: Pin) -> LogMemory:
+        async with self._pinning:
+            verifier = NoteVerifier.from_vkey(pin.log_vkey)
+            if self._memory is None or self._memory.verifier != verifier:
+                self._memory = LogMemory(self.journal, verifier, self._consistency, self.clock_ms)
+            return self._memory
 
     async def _pin(self, info: LedgerInfo) -> Pin:
         if info.ledger is None or info.origin is None or info.log_vkey is None:
             raise ProofFailed("ledger_not_founded")
-        said = Pin(bytes.fromhex(info.ledger), info.origin, info.log_vkey)
+        said = Pin(bytes.fromhex(info.ledger), info.origin, info.log_vkey, info.node_keys_index)
         pin = await asyncio.to_thread(self.journal.pin)
         if pin is None:
             await self._require_genesis(said, info.domain or "")
             pin = await asyncio.to_thread(self.journal.set_pin, said)
         if said.ledger != pin.ledger or said.origin != pin.origin:
             raise LedgerChanged("ledger_changed", f"{self.transport.url}", pinned=pin.origin, shown=said.origin)
-        if said.log_vkey != pin.log_vkey:
-            raise LedgerChanged("log_key_changed", f"{said.log_vkey}", pinned=pin.log_vkey, shown=said.log_vkey)
-        return pin
+        return pin if said.log_vkey == pin.log_vkey else await self._follow(pin, said)
+
+    async def _follow(self, pin: Pin, said: Pin) -> Pin:
+        """Follow from one log key to the next, as far as each hands over; see `following`."""
+        for _ in range(MAX_STEPS):
+            newest = await asyncio.to_thread(self.journal.newest)
+            size = 0 if newest is None else read_checkpoint(newest, NoteVerifier.from_vkey(pin.log_vkey)).size
+            query = {"keys_index": pin.keys_index, "cosigned_size": size}
+            try:
+                raw = await self.transport.ask(Request("GET", "/v1/ledger/keys", query=query))
+            except NodeProblem as problem:
+                if problem.status != HTTPStatus.NOT_FOUND:
+                    raise
+                break
+            followed, note = read_step(raw, pin)
+            head = await (await self._memory_of(pin)).observe(note)
+            if head.size < size:  # the old key has signed beyond what it handed over
+                break
+            pin = await asyncio.to_thread(self.journal.follow, pin, followed, note)
+            if said.log_vkey == pin.log_vkey:
+                return pin
+        raise LedgerChanged("log_key_changed", f"{said.log_vkey}", pinned=pin.log_vkey, shown=said.log_vkey)
 
     async def _require_genesis(self, said: Pin, domain: str) -> None:
         """The id of a ledger is the hash of its genesis, and its log is named after both."""
@@ -168,7 +192,18 @@ class NodeClient(Reads):
         if self._memory is None:
             await self.ledger()
         assert self._memory is not None, "asking for the ledger makes it"
-        return await self._memory.observe(note)
+        try:
+            return await self._memory.observe(note)
+        except ProofFailed:
+            if not await self._has_new_key():
+                raise
+            return await self._memory.observe(note)
+
+    async def _has_new_key(self) -> bool:
+        """Ask the node for its ledger anew; tell whether its log key was replaced, and followed."""
+        before = await self.verifier()
+        await self.ledger()
+        return await self.verifier() != before
 
     async def _consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         asked = Request("GET", "/v1/consistency", query={"old": old_size, "new": new_size})
@@ -243,7 +278,12 @@ class NodeClient(Reads):
         raw = await self.transport.ask(Request("POST", "/v1/entries", msgpack=encode(tuple(sent))))
         reply = read_reply(raw, len(sent))
         check = ReplyCheck(pin.ledger, verifier, sent, reply)
-        checked = check.results()
+        try:
+            checked = check.results()
+        except ProofFailed:
+            if not await self._has_new_key():
+                raise
+            return await self._post_once(entries)  # the same bytes: the node answers with the same places
         if check.head is not None:
             await self.observe(reply.checkpoint)
         results = [await self._settled(entry, one) for entry, one in zip(sent, checked, strict=True)]
@@ -291,11 +331,11 @@ class NodeClient(Reads):
             note = proof.checkpoint.decode()
         except (RemoteProtocolError, ValueError) as error:
             raise ProofFailed("receipt_malformed", str(error)) from None
-        pin, verifier = await self.pinned(), await self.verifier()
         if proof.index != index:
             raise ProofFailed("inclusion_not_proven", f"asked for {index}, got {proof.index}", index=index)
-        require_inclusion(record, index, proof.hashes, read_checkpoint(note, verifier))
         await self.observe(note)
+        pin, verifier = await self.pinned(), await self.verifier()  # a new key is known by now
+        require_inclusion(record, index, proof.hashes, read_checkpoint(note, verifier))
         return Receipt(
             ledger=pin.ledger,
             log_vkey=pin.log_vkey,

@@ -214,6 +214,22 @@ class Reads(ABC):
         body = {"payee_ledger": payee_ledger, "amount_minor": amount_minor}
         return await self.send(Request("POST", "/v1/transfers/quote", json=body), models.QuotesInfo)
 
+    async def proposals(self) -> tuple[models.ProposalInfo, ...]:
+        """List the peerings that boards propose to each other, for officers."""
+        return (await self.get("/v1/proposals", models.Proposals)).items
+
+    async def incidents(self) -> tuple[models.IncidentInfo, ...]:
+        """List the incidents with partners, for officers."""
+        return (await self.get("/v1/incidents", models.Incidents)).items
+
+    async def evidence(self, incident: str) -> bytes:
+        """Return what proves an incident, as the node keeps it."""
+        return await self.order(Request("GET", f"/v1/incidents/{incident}/evidence"))
+
+    async def order(self, request: Request) -> bytes:
+        """Send any request within the session, and return its answer as it is."""
+        return await self._with_token(lambda token: self.transport.ask(request, token))
+
     def transfers(
         self, *, member: str | None = None, status: str | None = None, wait_for: int | None = None
     ) -> AsyncIterator[models.TransferInfo]:

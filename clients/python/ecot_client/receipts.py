@@ -116,13 +116,14 @@ def parse_receipt(raw: bytes) -> Receipt:
         raise ProofFailed("receipt_malformed", str(error)) from None
 
 
-def verify_receipt(receipt: Receipt, log_vkey: str | None = None) -> Checkpoint:
+def verify_receipt(receipt: Receipt, log_vkey: str | None = None, former_vkeys: Sequence[str] = ()) -> Checkpoint:
     """Check a receipt offline.
 
     Args:
         receipt: kept or received.
         log_vkey: the log's key, known from elsewhere; None believes the receipt's own, which then proves no more than
             that its parts agree.
+        former_vkeys: keys that signed the log before that one, each known to have handed over to the next.
 
     Returns:
         The head under which the record is proven.
@@ -131,7 +132,7 @@ def verify_receipt(receipt: Receipt, log_vkey: str | None = None) -> Checkpoint:
         ProofFailed: ``log_key_differs``, ``receipt_of_another_ledger``, ``inclusion_not_proven``, or the code of what
             is wrong with the checkpoint.
     """
-    if log_vkey is not None and receipt.log_vkey != log_vkey:
+    if log_vkey is not None and receipt.log_vkey not in (log_vkey, *former_vkeys):
         raise ProofFailed("log_key_differs", f"expected {log_vkey}, got {receipt.log_vkey}")
     try:
         verifier = NoteVerifier.from_vkey(receipt.log_vkey)

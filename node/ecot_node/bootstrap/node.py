@@ -15,6 +15,7 @@ import structlog
 from ecot_node.bootstrap.adapters import make_store, make_transport, make_views
 from ecot_node.bootstrap.again import verify_again
 from ecot_node.config import GENESIS_DRAFT, KEYS_FOLDER, RESTORED_MARK, SNAPSHOTS_FOLDER, ConfigError, Settings
+from ecot_node.domains.federation.book import ViewsMirrorBook
 from ecot_node.domains.federation.round_routes import round_routes
 from ecot_node.domains.federation.round_solver import solve_round
 from ecot_node.domains.federation.routes import federation_routes
@@ -25,6 +26,7 @@ from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.framing import Hello, encode_frame
 from ecot_node.federation.guard import UNASKED, HistoryGuard
 from ecot_node.federation.kept_rounds import KeptRounds
+from ecot_node.federation.partners import PartnerDesk
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peers import LedgerPeers
 from ecot_node.federation.port import PeerId
@@ -36,6 +38,7 @@ from ecot_node.http.entry_door import put_door
 from ecot_node.http.server import listen
 from ecot_node.ledger.clock import wall_ms
 from ecot_node.ledger.errors import NotWriting, Overloaded
+from ecot_node.ledger.next_keys import NextKeys
 from ecot_node.ledger.node_keys import NodeKeys, load_keys
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.writer import Writer, WriterKeys
@@ -73,6 +76,7 @@ class Node:
         self.folder, self.settings = folder, settings
         self._is_clock_confirmed = is_clock_confirmed
         self.keys: NodeKeys = load_keys(folder / KEYS_FOLDER)
+        self.next_keys = NextKeys(folder / KEYS_FOLDER)
         self.machine = Machine()
         self.store = make_store(folder, settings)
         self.views = make_views(folder)
@@ -80,7 +84,7 @@ class Node:
         self.writer = Writer(
             self.store,
             self.machine,
-            WriterKeys(Signer(self.keys.seed("agent")), self.keys.seed("log"), os.urandom),
+            WriterKeys(Signer(self.keys.seed("agent")), self.keys.seed("log"), os.urandom, self.next_keys.find_seed),
             views=self.views,
             checker=self.checker,
             snapshots=folder / SNAPSHOTS_FOLDER,
@@ -93,6 +97,7 @@ class Node:
         self.forks = ForkBoard(self.store)
         self._stack = AsyncExitStack()
         self.federation: FederationService | None = None
+        self.desk: PartnerDesk | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -114,6 +119,8 @@ class Node:
             stack.push_async_callback(self.writer.stop)
             await self._found()
             await self.forks.load()
+            self._take_new_keys()
+            self.desk = self._make_desk()
             self.federation = self._make_federation()
             await self._serve(stack)
             await self.guard.look()
@@ -123,6 +130,9 @@ class Node:
                 await self.federation.start()
                 stack.push_async_callback(self.federation.stop)
                 await self._look_around(stack, self.federation)
+            if self.desk is not None:
+                await self.desk.start()
+                stack.push_async_callback(self.desk.stop)
             jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             stack.push_async_callback(_cancel, jobs)
             if self.settings.ledger.verify_after_start_s:
@@ -135,13 +145,37 @@ class Node:
         """Stop in the opposite order."""
         await self._stack.aclose()
 
+    def _take_new_keys(self) -> None:
+        """Use the keys that the ledger names by now."""
+        named = {purpose: key.public_key for purpose, key in self.writer.state.coop.node_keys.items()}
+        replaced = self.next_keys.settle(named)
+        if replaced:
+            log.info("node_keys_replaced", purposes=replaced)
+            self.keys = load_keys(self.folder / KEYS_FOLDER)
+            self.writer.use_agent(Signer(self.keys.seed("agent")))
+
+    def _make_desk(self) -> PartnerDesk | None:
+        """Return the desk for partners, not started; None before the genesis."""
+        cosigner = self._cosigner()
+        if cosigner is None:
+            return None
+        return PartnerDesk(
+            self.writer,
+            self.store,
+            ViewsMirrorBook(self.views),
+            agent=Signer(self.keys.seed("agent")),
+            cosigner=cosigner,
+            forks=self.forks,
+            urls={one.ledger: one.url for one in self.settings.federation.peers if one.url},
+        )
+
     def _make_federation(self) -> FederationService | None:
         """Return the federation of this node, not started; None if it is not enabled or the ledger not founded."""
         settings, cosigner = self.settings.federation, self._cosigner()
         ledger, log_key = self.writer.state.ledger, self.writer.log_key
-        if not settings.enabled or cosigner is None or ledger is None or log_key is None:
+        if not settings.enabled or cosigner is None or ledger is None or log_key is None or self.desk is None:
             return None
-        return FederationService(
+        service = FederationService(
             self.writer,
             self.store,
             make_transport(self.keys.seed("host"), settings),
@@ -156,6 +190,8 @@ class Node:
             hello=encode_frame(Hello(PROTOCOL_VERSION, AGENT, log_key.name, ledger)),
             netting=Netting(solve_round, KeptRounds(self.folder)),
         )
+        service.serve(self.desk)
+        return service
 
     async def _look_around(self, stack: AsyncExitStack, federation: FederationService) -> None:
         """Find partners on the local network, if the operator asks for it and the network allows it."""
@@ -208,7 +244,11 @@ class Node:
     async def _serve(self, stack: AsyncExitStack) -> None:
         http = self.settings.http
         agent = Signer(self.keys.seed("agent"))
-        routes = (*DOMAIN_ROUTES, *federation_routes(self.federation, agent), *round_routes(self.federation))
+        routes = (
+            *DOMAIN_ROUTES,
+            *federation_routes(self.federation, agent, self.desk, self.next_keys),
+            *round_routes(self.federation),
+        )
         context = self._context()
         app = make_app(context, routes)
         trusted = (*LOOPBACK, *_networks(http.trusted_proxies))

@@ -29,6 +29,7 @@ from ecot_node.federation.addresses import PartnerAddresses
 from ecot_node.federation.decision_keeping import DecisionKeeper
 from ecot_node.federation.guard import HistoryGuard
 from ecot_node.federation.kept_rounds import KeptRounds
+from ecot_node.federation.partners import PartnerDesk
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.peer_limits import PeerLimits
 from ecot_node.federation.port import PeerId, PeerStatus, Transport
@@ -47,6 +48,7 @@ from ecot_protocol.domains.federation.messages import (
     Cosigned,
     Head,
     Message,
+    PartnerMessage,
     Problem,
     Push,
     decode_message,
@@ -177,6 +179,13 @@ class FederationService:
         self._moved = asyncio.Event()
         self._connected: dict[PeerId, None] = {}
         self._watching = Watching(writer, store, board, guard, self._put)
+        self._desk: PartnerDesk | None = None
+        self._witnessed: dict[bytes, int] = {}
+
+    def serve(self, desk: PartnerDesk) -> None:
+        """Carry what the desk says to partners, and give it what they say of a partnership rather than of a deal."""
+        self._desk = desk
+        desk.attach(self._put, self._is_connected)
 
     async def start(self) -> None:
         """Open the transport and begin."""
@@ -229,6 +238,10 @@ class FederationService:
         """Return why a transfer of ours can't go through, as far as we were told."""
         return self._courier.refusal(tid) if self._courier is not None else None
 
+    def witnessed_size(self, ledger: bytes) -> int | None:
+        """Return the size of our log that a partner cosigned last, since the start."""
+        return self._witnessed.get(ledger)
+
     async def propose(self, contract: bytes) -> None:
         """Offer a clearing round to all who take part in it.
 
@@ -263,6 +276,8 @@ class FederationService:
                 for peer_id in reconnected:
                     self._ask_head(self._ledger_of[peer_id])
                     self._watching.met(self._ledger_of[peer_id])
+                    if self._desk is not None:
+                        self._desk.reconnected(self._ledger_of[peer_id])
                 await self._watching.tick()
                 if reconnected:
                     await self._with_courier(lambda courier: courier.reconnected(self._writer.wall_ms()))
@@ -294,6 +309,10 @@ class FederationService:
             queue.put(AskHead(log_key.name))
             queue.put(AskHead(self._decisions.verifier.name))
 
+    def _is_connected(self, ledger: bytes) -> bool:
+        status = self.status(ledger)
+        return status is not None and status.is_connected
+
     def _tell_head(self, courier: Courier) -> list[Output]:
         return courier.head(self._writer.checkpoint(), self._writer.wall_ms())
 
@@ -312,6 +331,10 @@ class FederationService:
         is_changed = self._addresses.has_changed()
         for ledger, peer_id in found.items():
             if ledger in is_new:
+                for replaced in [one for one, known in self._ledger_of.items() if known == ledger]:
+                    self._transport.remove_peer(replaced)  # its node has another libp2p key since
+                    self._dialled.pop(replaced, None)
+                    self._queues.pop(ledger).stop()
                 self._ledger_of = {one: known for one, known in self._ledger_of.items() if known != ledger}
                 self._ledger_of[peer_id] = ledger
                 self._queues[ledger] = _PeerQueue(self._transport, peer_id)
@@ -337,6 +360,10 @@ class FederationService:
                     await self._watching.receive(ledger, raw)
                     continue
                 message = decode_message(raw)
+                if isinstance(message, PartnerMessage):
+                    if self._desk is not None:
+                        await self._desk.take(ledger, message)
+                    continue
                 deals = self._writer.state.federation
                 if not limits.allows(message, deals.promises, deals.decisions, deals.calls):
                     continue  # the partner asks again; a line in the log for each would be one more thing to flood
@@ -351,19 +378,21 @@ class FederationService:
         """Take what a partner says of our own log."""
         match message:
             case Cosigned(origin) if self._writer.log_key is not None and origin == self._writer.log_key.name:
-                await self._keep_cosignatures(ledger, message)
+                if await self._keep_cosignatures(ledger, message):
+                    self._witnessed[ledger] = max(message.size, self._witnessed.get(ledger, 0))
             case Head(origin, note) if self._writer.log_key is not None and origin == self._writer.log_key.name:
                 await self._guard.heard(ledger.hex(), note)
             case Problem(code) if code in DISAGREES:
                 self._ask_head(ledger)
 
-    async def _keep_cosignatures(self, ledger: bytes, message: Cosigned) -> None:
-        """Keep a partner's cosignatures of our own log, which the courier has found good."""
+    async def _keep_cosignatures(self, ledger: bytes, message: Cosigned) -> bool:
+        """Keep a partner's cosignatures of our own log, which the courier has found good; tell whether any was."""
         if self._courier is None:
-            return
+            return False
         shown = self._courier.cosigned_target()
         if shown is None or Checkpoint.parse(shown.text).size != message.size:
-            return
+            return False
+        kept = False
         good = {(line.name, line.key_id) for line in shown.signatures}
         further = {(key.name, key.key_id): key for key in self._further_keys(ledger)}
         now_s = self._writer.wall_ms() // 1000
@@ -372,6 +401,8 @@ class FederationService:
             if (line.name, line.key_id) in good or (key is not None and _is_good(shown.text, line, key, now_s)):
                 name = f"{line.name}+{line.key_id.hex()}"
                 await self._store.cosignatures_put(message.size, name, line.format().encode())
+                kept = True
+        return kept
 
     def _further_keys(self, ledger: bytes) -> tuple[NoteVerifier, ...]:
         """Return the keys of a partner as a witness that no decision counts by; none that this machine can't use."""
@@ -495,8 +526,18 @@ class FederationService:
         """Keep a checkpoint of ours before it leaves; it is pushed to several partners, and kept once."""
         size = push.checkpoint.size
         if size != self._pushed_size:
-            await self._store.checkpoint_keep(size, _own_note(push.note))
+            await self._store.checkpoint_keep(size, self._own_note(push.note))
             self._pushed_size = size
+
+    def _own_note(self, note: SignedNote) -> bytes:
+        """Return our checkpoint without cosignatures, as the store keeps it.
+
+        Where two keys of our log signed, the newer one's stays. Our cosigner key has the same name, and another id.
+        """
+        log_key = self._writer.log_key
+        newest = [line for line in note.signatures if log_key is not None and line.key_id == log_key.key_id]
+        own = [line for line in note.signatures if line.name == Checkpoint.parse(note.text).origin]
+        return SignedNote(note.text, tuple(newest or own)[:1]).format()
 
     async def _keep(self, keep: Keep) -> bool:
         checkpoint = Checkpoint.parse(SignedNote.parse(keep.checkpoint).text)
@@ -566,12 +607,6 @@ class FederationService:
 def _is_good(text: str, line: NoteSignature, key: NoteVerifier, now_s: int) -> bool:
     """Tell whether a cosignature that no decision waits for holds, and was made just now."""
     return key.verify(text, line.signature) and is_fresh(cosignature_time(line), now_s)
-
-
-def _own_note(note: SignedNote) -> bytes:
-    """Return our checkpoint without cosignatures, as the store keeps it."""
-    origin = Checkpoint.parse(note.text).origin
-    return SignedNote(note.text, tuple(line for line in note.signatures if line.name == origin)[:1]).format()
 
 
 class _PeerQueue:

@@ -12,6 +12,7 @@ from ecot_node.ledger.port import RecordedEntry, StateProof
 from ecot_node.ledger.snapshot import SnapshotHeader
 from ecot_node.ledger.tree import snapshot_edge
 from ecot_node.store.port import AttachmentRow, CommitGroup, RecordRow, TileRow
+from ecot_protocol.domains.coop.acts import ReplaceNodeKey
 from ecot_protocol.ledger.reasons import Reason
 from ecot_protocol.machine import Machine, Submission, public_keys
 from ecot_protocol.state import State
@@ -84,6 +85,7 @@ class Group:
         "_state",
         "at_work",
         "attachments",
+        "has_replaced_key",
         "leaves",
         "recorded",
         "rows",
@@ -98,6 +100,7 @@ class Group:
         self.recorded: list[RecordedEntry] = []
         self.tree: GroupTree | None = None
         self.at_work: Submission | None = None
+        self.has_replaced_key = False
         self._bodies: dict[bytes, tuple[bytes, int]] = {}
 
     def record(self, admitted: Admitted) -> Outcome:
@@ -115,6 +118,7 @@ class Group:
         if isinstance(result, Reason):
             return Refused(result.code, result.params)
         entry, body = submission.entry, submission.body
+        self.has_replaced_key |= isinstance(submission.payload, ReplaceNodeKey)
         record = encode_record(self._at, entry)
         leaf = leaf_hash(leaf_data(record))
         self.rows.append(RecordRow(index, body.id, self._at, record, leaf))
@@ -145,19 +149,20 @@ class BuiltGroup(NamedTuple):
     edge: TileEdge
 
 
-def build_group(group: Group, frontier: Frontier, edge: TileEdge, signer: NoteSigner) -> BuiltGroup:
+def build_group(group: Group, frontier: Frontier, edge: TileEdge, signers: Sequence[NoteSigner]) -> BuiltGroup:
     """Compute the new tree and sign its checkpoint.
 
     Args:
         group: with at least one record.
         frontier: of the tree before.
         edge: of the tree before; not changed.
-        signer: the log's key, named like its origin.
+        signers: the log's key, named like its origin; and the next one, if the group replaced it.
     """
     tree = GroupTree(frontier, group.leaves)
     grown = snapshot_edge(edge)
     full = grown.append_group(tree)
-    checkpoint = sign_checkpoint(Checkpoint(signer.verifier.name, tree.size, tree.root), signer)
+    checkpoint = sign_checkpoint(Checkpoint(signers[0].verifier.name, tree.size, tree.root), signers[0])
+    checkpoint = checkpoint.with_signatures(one.sign(checkpoint.text) for one in signers[1:])
     commit = CommitGroup(
         size=tree.size,
         records=group.rows,

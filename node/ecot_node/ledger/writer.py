@@ -33,13 +33,14 @@ from ecot_node.ledger.clock import RecordClock
 from ecot_node.ledger.errors import LedgerCorrupt, NotWriting, Overloaded
 from ecot_node.ledger.follow import ViewFollower
 from ecot_node.ledger.group import Group, Pending, build_group
+from ecot_node.ledger.handovers import Handover, is_handover, keep_handover, read_handovers
 from ecot_node.ledger.port import RecordedEntry, StateProof, Status, Views
 from ecot_node.ledger.signatures import SignatureChecker
 from ecot_node.ledger.snapshot import SnapshotHeader, write_snapshot
 from ecot_node.ledger.tree import prove, snapshot_edge
 from ecot_node.store.errors import StoreError, StoreFailed, StoreFull
 from ecot_node.store.port import LogStore, OpenedLog, Quarantined
-from ecot_protocol.domains.coop.acts import SEAL, SealState
+from ecot_protocol.domains.coop.acts import SEAL, ReplaceNodeKey, SealState
 from ecot_protocol.machine import Machine
 from ecot_protocol.state import State
 from ecot_protocol.wire.encoding import encode
@@ -47,7 +48,8 @@ from ecot_protocol.wire.entry import BODY, Body, Entry, decode_record, sign_body
 from ecot_protocol.wire.ids import uuid7
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.merkle import Frontier, TileEdge, inclusion_proof
-from ecot_protocol.wire.note import NoteSigner, NoteVerifier
+from ecot_protocol.wire.note import NoteSigner
+from ecot_protocol.wire.note_key import KeyType, NoteVerifier
 from ecot_protocol.wire.reply import Outcome, RecordedBefore, Refused, Reply, Unknown
 
 R = TypeVar("R")
@@ -55,7 +57,7 @@ log = structlog.get_logger("ecot.ledger")
 
 STORE_REASONS: Final = frozenset(("stopping", "store_failed", "store_full"))
 """Why a store that failed is not opened again by the writer itself."""
-READ_ONLY_REASONS: Final = frozenset(("rules_unknown", "witness_ahead", "witness_unasked"))
+READ_ONLY_REASONS: Final = frozenset(("log_key_missing", "rules_unknown", "witness_ahead", "witness_unasked"))
 QUEUE_LIMIT: Final = 20_000
 """Entries that may wait; one more is answered with `Overloaded`."""
 GROUP_LIMIT: Final = 2_000
@@ -78,11 +80,14 @@ class WriterKeys(msgspec.Struct, frozen=True):
         agent: signs the node's own entries.
         log_seed: 32 bytes; signs checkpoints under the log's origin.
         draw: returns that many random bytes, for entry ids.
+        find_seed: (purpose, public key) -> the seed of a key of ours, be it in use or to come; None where it never
+            changes.
     """
 
     agent: Signer
     log_seed: bytes
     draw: Callable[[int], bytes]
+    find_seed: Callable[[str, bytes], bytes | None] | None = None
 
 
 class Writer:
@@ -194,19 +199,33 @@ class Writer:
             raise LedgerCorrupt(state.size, "record_missing", f"the log has {opened.size} records")
         self._state = state
         self._take_log_key()
-        verifiers = [self._note_signer.verifier] if self._note_signer is not None else []
-        self._edge = boot.check_tree(opened, verifiers)
+        self._edge = boot.check_tree(opened, [self.log_key] if self.log_key is not None else [])
+        if opened.checkpoint is not None and is_handover(opened.checkpoint):
+            await keep_handover(self._store, opened.checkpoint, state.coop.node_keys["log"].since_index)
         self._frontier = self._edge.frontier()
         self._checkpoint = opened.checkpoint or b""
         self._is_durable = True
         self._clock = self._clock_of(state.received_at_ms)
 
     def _take_log_key(self) -> None:
-        profile = self._state.coop.profile.get("")
-        if profile is not None:
-            self._note_signer = NoteSigner(profile.origin, self._keys.log_seed)
+        """Take the key that the ledger names for its log. Without it nothing can be written, all can be read."""
+        self._note_signer = self._find_note_signer()
+
+    def _find_note_signer(self) -> NoteSigner | None:
+        coop = self._state.coop
+        profile = coop.profile.get("")
+        if profile is None:
+            return None
+        signer = NoteSigner(profile.origin, self._keys.log_seed)
+        named = coop.node_keys["log"].public_key
+        if self._keys.find_seed is None or named[1:] == signer.verifier.public_key:
+            return signer
+        seed = self._keys.find_seed("log", named)
+        return None if seed is None else NoteSigner(profile.origin, seed)
 
     def _check_rules(self) -> None:
+        if self._note_signer is None and self._state.ledger is not None:
+            self.block("log_key_missing")
         if self._state.rules > self._machine.table.highest_rules:
             self.block("rules_unknown")
 
@@ -221,6 +240,7 @@ class Writer:
         items = admit(self._machine, entries, self._state.rules)
         if self._state.ledger is None and self._genesis is not None:
             items = [self._only_our_genesis(one) for one in items]
+        items = [self._only_keys_at_hand(one) for one in items]
         self._waiting += len(entries)
         pending = Pending(items, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
@@ -231,6 +251,24 @@ class Writer:
         """Before the genesis, whoever reaches the node could found a ledger of his own on it."""
         is_other = isinstance(one, Admitted) and one.submission.body_hash != self._genesis
         return Refused("genesis_not_ours", ()) if is_other else one
+
+    def _only_keys_at_hand(self, one: Admitted | Refused) -> Admitted | Refused:
+        """A key that the node does not have would lock it out of its own ledger, the log's for ever."""
+        find_seed = self._keys.find_seed
+        if find_seed is None or not isinstance(one, Admitted) or not isinstance(one.submission.payload, ReplaceNodeKey):
+            return one
+        replacement = one.submission.payload
+        if find_seed(replacement.purpose, replacement.public_key) is not None:
+            return one
+        return Refused("node_key_not_at_hand", (("purpose", replacement.purpose),))
+
+    def use_agent(self, agent: Signer) -> None:
+        """Sign with another agent key from now on: the ledger names it since."""
+        self._keys = msgspec.structs.replace(self._keys, agent=agent)
+
+    async def handovers(self) -> Sequence[Handover]:
+        """Return the checkpoints by which one key of our log handed over to the next, oldest first."""
+        return await read_handovers(self._store)
 
     async def read(self, question: Callable[[State], R]) -> R:
         """See `Ledger.read`."""
@@ -326,7 +364,13 @@ class Writer:
     @property
     def log_key(self) -> NoteVerifier | None:
         """The verifier of our own log; None before the genesis."""
-        return self._note_signer.verifier if self._note_signer is not None else None
+        if self._note_signer is not None:
+            return self._note_signer.verifier
+        profile = self._state.coop.profile.get("")
+        if profile is None:
+            return None
+        named = self._state.coop.node_keys["log"].public_key
+        return NoteVerifier(profile.origin, KeyType.ED25519, named[1:])
 
     async def seal(
         self,
@@ -481,12 +525,20 @@ class Writer:
             if self._note_signer is None:  # with the genesis; expanding the key anew takes as long as signing
                 self._take_log_key()
             assert self._note_signer is not None
-            built = build_group(group, self._frontier, self._edge, self._note_signer)
+            # If the group replaced the log's key, both sign: the old one hands over.
+            signer = self._find_note_signer() if group.has_replaced_key else None
+            is_handing_over = signer is not None and signer.verifier != self._note_signer.verifier
+            signers = (self._note_signer, signer) if signer is not None and is_handing_over else (self._note_signer,)
+            built = build_group(group, self._frontier, self._edge, signers)
             try:
                 await self._store.commit(built.commit)
+                if is_handing_over and built.commit.checkpoint is not None:
+                    index = self._state.coop.node_keys["log"].since_index
+                    await keep_handover(self._store, built.commit.checkpoint, index)
             except StoreError as error:
                 await self._recover(batch, error)
                 return
+            self._note_signer = signer if group.has_replaced_key else self._note_signer
             self._frontier, self._edge = built.tree.frontier, built.edge
             self._checkpoint = built.commit.checkpoint or b""
             group.tree = built.tree

@@ -11,7 +11,7 @@ from ecot_cli.amounts import format_instant
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run
-from ecot_client.journal import Journal
+from ecot_client.journal import Journal, Pin
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt, parse_receipt, verify_receipt
 from ecot_client.verify import LogCheck, verify_log
@@ -94,8 +94,9 @@ async def verify(
 
 def _verify_file(run: Run, file: Path, log_vkey: str | None) -> None:
     receipt = parse_receipt(file.read_bytes())
-    known = log_vkey or _pinned_key(run)
-    head = verify_receipt(receipt, known)
+    pin = None if log_vkey is not None else _pinned(run)
+    known = log_vkey if pin is None else pin.log_vkey
+    head = verify_receipt(receipt, known, () if pin is None else pin.former_vkeys)
     shown = {**_shown(receipt), "size": head.size, "origin": head.origin, "is_log_key_known": known is not None}
     if run.out.json(shown):
         return
@@ -105,16 +106,15 @@ def _verify_file(run: Run, file: Path, log_vkey: str | None) -> None:
         run.out.say("log_key_not_known", log_key=receipt.log_vkey)
 
 
-def _pinned_key(run: Run) -> str | None:
-    """Return the log key that this profile pinned; verifying a file makes no profile."""
+def _pinned(run: Run) -> Pin | None:
+    """Return what this profile pinned; verifying a file makes no profile."""
     if not (run.profile.state_dir / "journal.db").exists():
         return None
     journal = Journal(run.profile.state_dir)
     try:
-        pin = journal.pin()
+        return journal.pin()
     finally:
         journal.close()
-    return pin.log_vkey if pin is not None else None
 
 
 async def _verify_log(run: Run, node: NodeClient) -> LogCheck:

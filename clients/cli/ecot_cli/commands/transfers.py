@@ -151,7 +151,8 @@ async def _drafts(
     drafts = [check_quote(one, ledger, payee_ledger, plan.payee_minor) for one in quotes]
     if not drafts and destination.is_partner:  # our own ledger tells why it can't be
         peer = await find_peer(node, destination.ledger)
-        drafts = [draft_direct(decode_peering(bytes.fromhex(peer.statement)), ledger, plan.payee_minor)]
+        peering, peering_id = decode_peering(bytes.fromhex(peer.statement)), bytes.fromhex(peer.statement_id)
+        drafts = [draft_direct(peering, ledger, plan.payee_minor, peering_id)]
     if not drafts:
         raise UsageProblem("no_path", partner=destination.domain)
     agreed_minor = -1 if plan.agreed_minor is None else plan.agreed_minor

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads and acts of the federation: partners, transfers between ledgers, clearing rounds.
-
-A peering is signed by both nodes' agent keys before the boards record it: `POST /v1/peerings/signature` gives this
-node's signature to a statement whose own side is right, to holders of the office ``board``.
-"""
+"""Reads and acts of the federation: transfers between ledgers, clearing rounds; partners are in `peer_routes`."""
 
 import os
 from collections.abc import Callable
@@ -11,41 +7,36 @@ from typing import Final, Literal, Protocol
 
 import sqlalchemy as sa
 
+from ecot_node.domains.federation.peer_routes import PeerLink, peer_routes
 from ecot_node.domains.federation.quote_routes import KnowsRoutes, quote_routes
 from ecot_node.domains.federation.solver import ClearingFailed, Debt, propose_flows
 from ecot_node.domains.federation.views import clearing_parts, clearings, transfers, transits
 from ecot_node.domains.federation.watch_routes import watch_routes
 from ecot_node.domains.reading import Key, Row, fetch_page, may_read_member, refuse_unless
-from ecot_node.federation.port import PeerStatus
+from ecot_node.federation.partners import PartnerDesk
 from ecot_node.http.errors import Problem
 from ecot_node.http.fields import (
-    BytesHex,
     Count,
     HashHex,
     IdHex,
     Integer,
     JsonBody,
     JsonReply,
-    KeyIdHex,
     Listing,
     Page,
     Positive,
-    SignatureHex,
     TimeMs,
     UnitCode,
     parse_hex,
 )
 from ecot_node.http.routes import AnyRoute, Request, Route
+from ecot_node.ledger.next_keys import NextKeys
 from ecot_protocol.domains.federation.deals import Round, deal_id, encode_round
 from ecot_protocol.domains.federation.messages import Refused
-from ecot_protocol.domains.federation.peering import find_own_side_problem
 from ecot_protocol.domains.federation.sightings import WatchedLog
-from ecot_protocol.domains.federation.state import Peer, partner_account
-from ecot_protocol.domains.federation.statements import DecisionPolicy, decode_peering, encode_peering
-from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.domains.federation.statements import DecisionPolicy
 from ecot_protocol.state import State
 from ecot_protocol.wire.keys import Signer
-from ecot_protocol.wire.statement import sign_statement
 
 ROUND_LIFETIME_MS: Final = 60_000
 """From its proposal on, how long a round may be accepted before its abort may be asked for."""
@@ -53,54 +44,14 @@ ROUND_LIFETIME_MS: Final = 60_000
 TransferStatus = Literal["abort", "commit", "doubtful", "pending"]
 
 
-class Federation(KnowsRoutes, Protocol):
+class Federation(KnowsRoutes, PeerLink, Protocol):
     """What these routes need of the running federation."""
-
-    def status(self, ledger: bytes) -> PeerStatus | None: ...
 
     async def propose(self, contract: bytes) -> None: ...
 
     def watched(self) -> tuple[WatchedLog, ...]: ...
 
     def refusal(self, tid: bytes) -> Refused | None: ...
-
-
-class PeerReply(JsonReply):
-    """A partner.
-
-    Attributes:
-        ledger: its id.
-        status: ``active``; ``suspended``, by both or by us alone: nothing new; or ``ended``.
-        ended_at_ms: when the peering ended; None while it is in force.
-        statement: the peering, as both signed it (hex of canonical bytes).
-        unit: our unit of the account; `partner_unit` is the other's.
-        limit_minor: the most that we let it owe us, in our unit; `partner_limit_minor` the same from its side.
-        balance_minor: positive if we owe it.
-        room_out_minor: how much more may go from us to it, by the limits and what is promised.
-        room_in_minor: how much more may come to us from it.
-        is_connected: over libp2p, now.
-        last_contact_ms: milliseconds since anything was heard; None: never.
-        rtt_ms: of the last heartbeat.
-        queued: messages that wait for it.
-    """
-
-    ledger: HashHex
-    origin: str
-    domain: str
-    status: Literal["active", "ended", "suspended"]
-    ended_at_ms: TimeMs | None
-    statement: BytesHex
-    unit: UnitCode
-    partner_unit: UnitCode
-    limit_minor: Count
-    partner_limit_minor: Count
-    balance_minor: Integer
-    room_out_minor: Count | None
-    room_in_minor: Count | None
-    is_connected: bool
-    last_contact_ms: Count | None
-    rtt_ms: Count | None
-    queued: Count
 
 
 class TransfersParams(Page, kw_only=True):
@@ -172,19 +123,6 @@ class ClearingReply(JsonReply):
     cleared: tuple[ClearedReply, ...]
     resolved_index: Count | None
     index: Count
-
-
-class PeeringBody(JsonBody):
-    """A peering statement to be signed by the node (hex of canonical bytes)."""
-
-    statement: BytesHex
-
-
-class SignatureReply(JsonReply):
-    """The agent's signature over the statement."""
-
-    key_id: KeyIdHex
-    signature: SignatureHex
 
 
 class DebtBody(JsonBody):
@@ -312,70 +250,23 @@ def _clearing(row: Row, cleared: tuple[ClearedReply, ...]) -> ClearingReply:
     )
 
 
-def _peers_of(state: State, status_of: Callable[[bytes], PeerStatus | None]) -> tuple[PeerReply, ...]:
-    own = state.ledger
-    if own is None:
-        return ()
-    return tuple(_peer(state, own, ledger, peer, status_of(ledger)) for ledger, peer in state.federation.peers.items())
-
-
-def _peer(state: State, own: bytes, ledger: bytes, peer: Peer, status: PeerStatus | None) -> PeerReply:
-    peering = peer.peering
-    side, other = peering.side_of(own), peering.other_side(own)
-    account = state.accounts.rows[partner_account(ledger, side.unit)]
-    lowest = account.balance_minor - account.reserved_out_minor
-    highest = account.balance_minor + account.reserved_in_minor
-    age = status.last_contact_age_ms if status is not None else None
-    rtt = status.rtt_ms if status is not None else None
-    return PeerReply(
-        ledger=ledger.hex(),
-        origin=other.origin,
-        domain=other.domain,
-        status=peer.status,
-        ended_at_ms=peer.ended_at_ms,
-        statement=encode_peering(peering).hex(),
-        unit=side.unit,
-        partner_unit=other.unit,
-        limit_minor=side.limit_minor,
-        partner_limit_minor=other.limit_minor,
-        balance_minor=account.balance_minor,
-        room_out_minor=None if account.upper_minor is None else max(account.upper_minor - highest, 0),
-        room_in_minor=None if account.lower_minor is None else max(lowest - account.lower_minor, 0),
-        is_connected=status is not None and status.is_connected,
-        last_contact_ms=None if age is None else int(age),
-        rtt_ms=None if rtt is None else int(rtt),
-        queued=status.queued_count if status is not None else 0,
-    )
-
-
-def federation_routes(federation: Federation | None, agent: Signer) -> tuple[AnyRoute, ...]:
+def federation_routes(
+    federation: Federation | None,
+    agent: Signer,
+    desk: PartnerDesk | None = None,
+    next_keys: NextKeys | None = None,
+) -> tuple[AnyRoute, ...]:
     """Return the routes of a node.
 
     Args:
         federation: running; None if the node's federation is not enabled.
         agent: signs peerings.
+        desk: for partners; None before the genesis.
+        next_keys: coming keys of the node.
     """
-
-    def status_of(ledger: bytes) -> PeerStatus | None:
-        return federation.status(ledger) if federation is not None else None
 
     async def list_transfers(request: Request[TransfersParams, None]) -> Listing[TransferReply]:
         return await _list_transfers(request, lambda tid: federation.refusal(tid) if federation is not None else None)
-
-    async def list_peers(request: Request[Page, None]) -> Listing[PeerReply]:
-        def ask(state: State) -> Listing[PeerReply]:
-            return Listing(items=_peers_of(state, status_of), next=None, index=state.size)
-
-        return await request.context.ledger.read(ask)
-
-    async def sign_peering(request: Request[None, PeeringBody]) -> SignatureReply:
-        refuse_unless("board" in request.signed_in.offices)
-        raw = bytes.fromhex(request.body.statement)
-        problem = await request.context.ledger.read(lambda state: _peering_problem(state, raw))
-        if problem is not None:
-            raise Problem("peering_unsound", field=problem)
-        signed = sign_statement(agent, raw)
-        return SignatureReply(key_id=signed.key_id.hex(), signature=signed.signature.hex())
 
     async def propose_clearing(request: Request[None, ClearingBody]) -> ProposalsReply:
         refuse_unless(request.signed_in.is_officer)
@@ -392,26 +283,7 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
     return (
         *watch_routes(lambda: federation.watched() if federation is not None else ()),
         *quote_routes(federation),
-        Route(
-            method="GET",
-            path="/v1/peers",
-            summary="List partners",
-            tag="federation",
-            access="members",
-            handler=list_peers,
-            params=Page,
-            response=Listing[PeerReply],
-        ),
-        Route(
-            method="POST",
-            path="/v1/peerings/signature",
-            summary="Sign a peering with the node's agent key",
-            tag="federation",
-            handler=sign_peering,
-            body=PeeringBody,
-            response=SignatureReply,
-            errors=("not_allowed", "peering_unsound"),
-        ),
+        *peer_routes(federation, agent, desk, next_keys),
         Route(
             method="GET",
             path="/v1/transfers",
@@ -454,17 +326,6 @@ def federation_routes(federation: Federation | None, agent: Signer) -> tuple[Any
             errors=("not_allowed", "clearing_unsound", "federation_disabled"),
         ),
     )
-
-
-def _peering_problem(state: State, raw: bytes) -> str | None:
-    try:
-        peering = decode_peering(raw)
-    except RemoteProtocolError as error:
-        return str(error.params.get("field", error.code))
-    own = state.ledger
-    if own is None or own not in (side.ledger for side in peering.sides):
-        return "ledger"
-    return find_own_side_problem(state, peering.side_of(own))
 
 
 def _rounds(state: State, body: ClearingBody, now_ms: int) -> list[tuple[bytes, int]]:
