@@ -128,6 +128,7 @@ HOLDS: Final = (
         ends=frozenset({COMMITTED, ABORTED, GIVEN_UP}),
     ),
     Run(name="a hop refuses; the earliest abort never comes", options=_PROMPT, ends=frozenset({COMMITTED, EARLY})),
+    Run(name="the ledger in between lies", options=(*_SMALL[1:], "LYING_LEDGER=1")),
     Run(name="a decider that lies to every witness", options=(*_SMALL, "LYING_DECIDER")),
     Run(
         name="a witness of four lies, the quorum is three",
@@ -154,8 +155,8 @@ HOLDS_LONG: Final = (
     Run(name="a witness or a ledger may die too", options=("DEATHS=1",), ends=_ENDS, is_large=True),
     Run(name="the same, the payee's ledger decides", options=("DECIDER=2", "DEATHS=1"), ends=_ENDS, is_large=True),
     Run(
-        name="any may die, no successor, boards give up",
-        options=("SUCCESSORS=0", "DECIDER=2", "DEATHS=2", "GIVING_UP"),
+        name="a witness or a ledger may die too, no successor, boards give up",
+        options=("SUCCESSORS=0", "DECIDER=2", "DEATHS=1", "GIVING_UP"),
         ends=frozenset({COMMITTED, ABORTED, GIVEN_UP}),
         is_large=True,
     ),
@@ -197,6 +198,11 @@ DEFECTS: Final = (
     ),
     Run(name="a promise leaves before it is durable", options=("PROMISE_BEFORE_DURABLE",), breaks="full_reservation"),
     Run(name="a decision leaves before it is durable", options=("DECISION_BEFORE_DURABLE",), breaks="one_history"),
+    Run(
+        name="a seal is shown before it is durable",
+        options=(*_SMALL, "SEAL_BEFORE_DURABLE"),
+        breaks="no_contradiction",
+    ),
     Run(name="a ledger forgets what it has resolved", options=("FORGETS_RESOLVED",), breaks="single_resolution"),
     Run(
         name="a quorum of another policy counts too",
@@ -204,13 +210,18 @@ DEFECTS: Final = (
         breaks="agreement",
     ),
     Run(
-        name="two successors, each with seals of its choice",
-        options=(*_SMALL, "SUCCESSORS=2", "SECOND_AT_ONCE"),
+        name="two successors, each with seals of its choice",  # unsorted, it is found sooner
+        options=(*_SMALL, "SUCCESSORS=2", "SECOND_AT_ONCE", "UNSORTED"),
         breaks="no_contradiction",
     ),
     Run(
         name="a lying decider, and seals of a log that forked",
         options=(*_LYING, "FORKED_SEALS"),
+        breaks="no_contradiction",
+    ),
+    Run(
+        name="a lying decider, and witnesses that begin behind leaves they are not shown",
+        options=(*_SMALL, "LYING_DECIDER", "STARTS_LATE"),
         breaks="no_contradiction",
     ),
     Run(

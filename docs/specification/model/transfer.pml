@@ -24,7 +24,7 @@
 /* ROUND: not a transfer but a clearing round, in which each ledger moves value from its left neighbour to its right one,
  * in a ring. Nobody waits for a promise to make its own, no member is concerned, and there is no early abort. */
 #ifndef LEDGERS
-#define LEDGERS 3 /* on the path: 2 or 3 */
+#define LEDGERS 3 /* on the path: 2 to 4 */
 #endif
 #ifndef DECIDER
 #define DECIDER LEDGERS /* the place of the deciding ledger on the path; LEDGERS: it is not on the path */
@@ -43,6 +43,9 @@
 #endif
 #ifndef LYING_WITNESSES
 #define LYING_WITNESSES 0 /* so many go on cosigning after their seal, and cosign whatever a lying decider shows */
+#endif
+#ifndef LYING_LEDGER
+#define LYING_LEDGER NONE /* its place: it promises without reserving; the payer's asks for the abort whenever it likes */
 #endif
 #ifndef DEATHS
 #define DEATHS 0 /* beside the decider, so many of the path's ledgers and witnesses may die at most */
@@ -98,6 +101,7 @@
 #endif
 #define at(l, w) ((l) * WITNESSES + (w))
 #define lies(w) ((w) < LYING_WITNESSES)
+#define is_honest(i) ((i) != LYING_LEDGER)
 
 /* --------------------------------------------------------------------------------------------------------- state */
 
@@ -126,7 +130,7 @@ byte heritage_appended[LOGS];       /* the same, not durable yet */
 /* Of each witness, by log. */
 byte kept[WITNESSED * WITNESSES];   /* the leaves under what it has cosigned; kept before the cosignature leaves */
 byte seal[WITNESSED * WITNESSES];   /* the leaves that its seal shows, or NONE */
-bool sealing[WITNESSED * WITNESSES]; /* the seal is recorded, not durable yet */
+byte sealing[WITNESSED * WITNESSES]; /* 1: the seal is recorded, not durable yet */
 byte sealers[LOGS];                 /* the boards of the first so many witnesses seal this log; the others never do */
 
 /* ---------------------------------------------------------------------------------------- what may be known to others */
@@ -134,9 +138,12 @@ byte sealers[LOGS];                 /* the boards of the first so many witnesses
 #if LEDGERS == 2
 #define EVERY(what) (what(0) && what(1))
 #define ANY(what) (what(0) || what(1))
-#else
+#elif LEDGERS == 3
 #define EVERY(what) (what(0) && what(1) && what(2))
 #define ANY(what) (what(0) || what(1) || what(2))
+#else
+#define EVERY(what) (what(0) && what(1) && what(2) && what(3))
+#define ANY(what) (what(0) || what(1) || what(2) || what(3))
 #endif
 #if WITNESSES == 2
 #define SUM(what, l, x) (what(l, 0, x) + what(l, 1, x))
@@ -158,12 +165,12 @@ byte sealers[LOGS];                 /* the boards of the first so many witnesses
 #ifdef PROMISE_BEFORE_DURABLE
 #define has_promised(i) (right[i] != FREE || appended[i] == RESERVE) /* DEFECT */
 #else
-#define has_promised(i) (right[i] != FREE)
+#define has_promised(i) (right[i] != FREE || !is_honest(i))
 #endif
 #define tells_promise(i) (has_promised(i) && is_heard(i))
 #define has_refused(i) (refusal[i] > 0)
 #define is_pending(i) (left[i] == RESERVED || right[i] == RESERVED || doubtful[i] == RESERVED)
-#define asks(i) (is_pending(i) && is_heard(i))
+#define asks(i) ((is_pending(i) || !is_honest(i)) && is_heard(i))
 
 /* The deal's policy names witnesses 0 to 2, or all. Another policy of the same decider names 3 in the place of 2. */
 #ifdef NEWER_POLICY
@@ -266,7 +273,7 @@ inline lose_ledger(i)
     appended[i] = NOTHING;
     if :: i == DECIDER -> leaf[0] = NOTHING :: else fi;
 #ifdef LEDGERS_ARE_WITNESSES
-    sealing[at(0, i)] = false
+    sealing[at(0, i)] = 0
 #endif
 }
 #ifdef LEDGERS_ARE_WITNESSES
@@ -283,13 +290,19 @@ inline lose_log(l)
 
 inline lose_witness(w)
 {
-    for (k : 0 .. WITNESSED - 1) { sealing[at(k, w)] = false }
+    for (k : 0 .. WITNESSED - 1) {
+#ifdef SEAL_BEFORE_DURABLE
+        if :: sealing[at(k, w)] == 1 -> sealing[at(k, w)] = 2 :: else fi
+#else
+        sealing[at(k, w)] = 0
+#endif
+    }
     k = 0
 }
 
 /* ----------------------------------------------------------------------------------------- a ledger of the path */
 
-#define has_reserved(i) (left[i] != FREE)
+#define has_reserved(i) (left[i] != FREE || !is_honest(i))
 
 inline resolve(i)
 {
@@ -336,7 +349,7 @@ inline flush_entry(i)
     check_agreement()
 }
 
-#define may_append(i) (is_alive(i) && appended[i] == NOTHING)
+#define may_append(i) (is_honest(i) && is_alive(i) && appended[i] == NOTHING)
 #ifdef FORGETS_RESOLVED
 #define may_reserve(i) (may_append(i) && left[i] != RESERVED && refusal[i] < 2) /* DEFECT: a prepare that comes again */
 #else
@@ -384,7 +397,7 @@ end:
     :: d_step { i > 0 && may_reserve(i) && is_asked_to_promise(i) && refusal[i] == 0 -> refusal[i] = 1 }
     :: d_step { i > 0 && may_reserve(i) && is_asked_to_promise(i) -> refusal[i] = 2 }
     /* Told that a ledger after it refuses, the payer's node asks for the abort at once. */
-    :: d_step { is_payers(i) && is_alive(0) && is_pending(0) && !is_abort_asked && ANY(has_refused) ->
+    :: d_step { is_payers(i) && is_alive(0) && !is_abort_asked && (!is_honest(0) || (is_pending(0) && ANY(has_refused))) ->
         is_abort_asked = true }
     RESOLVE(i, 0)
 #if SUCCESSORS > 0
@@ -478,7 +491,13 @@ end:
 #else
 #define has_two_outcomes(leaves) (holds(leaves, COMMIT) && holds(leaves, ABORT))
 #endif
-#define may_cosign(l, w) (is_alive(witness_node(w)) && (lies(w) || (seal[at(l, w)] == NONE && !sealing[at(l, w)])))
+#ifdef SEAL_BEFORE_DURABLE
+#define has_forgotten_seal(l, w) (sealing[at(l, w)] == 2) /* DEFECT: it was shown, and then lost in a crash */
+#else
+#define has_forgotten_seal(l, w) false
+#endif
+#define may_cosign(l, w) (is_alive(witness_node(w)) && (lies(w) || has_forgotten_seal(l, w) || \
+    (seal[at(l, w)] == NONE && !sealing[at(l, w)])))
 /* It cosigns what extends all that it has cosigned of this log, and holds one outcome of a deal at most. */
 #define COSIGN(l, w, leaves) \
     :: d_step { may_cosign(l, w) && is_heard(log_node(l)) && (leaves) != kept[at(l, w)] && \
@@ -487,9 +506,14 @@ end:
 /* From the record of its seal on it cosigns nothing of that log; the seal is shown once that record is durable. */
 #define SEAL(l, w) \
     :: d_step { is_alive(witness_node(w)) && w < sealers[l] && seal[at(l, w)] == NONE && !sealing[at(l, w)] -> \
-        sealing[at(l, w)] = true; sort_witnesses() } \
-    :: d_step { is_alive(witness_node(w)) && sealing[at(l, w)] -> \
-        sealing[at(l, w)] = false; seal[at(l, w)] = kept[at(l, w)]; sort_witnesses() }
+        sealing[at(l, w)] = 1; SHOW_SEAL_EARLY(l, w) sort_witnesses() } \
+    :: d_step { is_alive(witness_node(w)) && sealing[at(l, w)] == 1 -> \
+        sealing[at(l, w)] = 0; seal[at(l, w)] = kept[at(l, w)]; sort_witnesses() }
+#ifdef SEAL_BEFORE_DURABLE
+#define SHOW_SEAL_EARLY(l, w) seal[at(l, w)] = kept[at(l, w)];
+#else
+#define SHOW_SEAL_EARLY(l, w)
+#endif
 
 /* Witnesses that differ in nothing else are kept in the order of what they know: six states of three witnesses are one. */
 #if defined(LEDGERS_ARE_WITNESSES) || defined(NEWER_POLICY) || defined(UNSORTED)
@@ -498,7 +522,7 @@ end:
 #define is_like_next(w) (life[witness_node(w)] == life[witness_node((w) + 1)] && lies(w) == lies((w) + 1) && \
     (w) + 1 != sealers[0] && (w) + 1 != sealers[WITNESSED - 1])
 #endif
-#define knowledge_of(l, w) ((seal[at(l, w)] * 2 + sealing[at(l, w)]) * 16 + kept[at(l, w)])
+#define knowledge_of(l, w) ((seal[at(l, w)] * 3 + sealing[at(l, w)]) * 16 + kept[at(l, w)])
 #define knowledge(w) (knowledge_of(0, w) * 10000 + knowledge_of(WITNESSED - 1, w))
 
 inline swap(one, other)
@@ -536,6 +560,11 @@ end:
     /* Under its own signature it shows each witness what it likes. */
     COSIGN(0, w, COMMIT)
     COSIGN(0, w, ABORT)
+#ifdef STARTS_LATE
+    /* DEFECT: a witness that knows nothing of the log begins behind a leaf that it is not shown. */
+    :: d_step { may_cosign(0, w) && kept[at(0, w)] == 0 ->
+        kept[at(0, w)] = with_leaf(COMMIT, ABORT); check_contradiction(); sort_witnesses() }
+#endif
 #if OTHERS > 0
     COSIGN(0, w, OTHER)
     COSIGN(0, w, with_leaf(OTHER, COMMIT))
@@ -667,7 +696,7 @@ proctype clock()
 
 #define is_whole_deal_settled \
     (!has_living_quorum || !(can_decide(0) || EVERY(can_show_promise)) || EVERY(is_settled))
-#define is_posted(i) (standing_left(i) == POSTED)
+#define is_posted(i) (standing_left(i) == POSTED || !is_honest(i))
 #define is_voided(i) (standing_left(i) == VOIDED || left[i] == FREE)
 
 #ifdef FAIR
