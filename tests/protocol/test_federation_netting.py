@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from ledger_kit import Actor, seed
 from netting_kit import call_of, oblige, solve
 
+from ecot_protocol.domains.federation.caller import MAX_OPEN_EACH, MAX_SOLUTIONS_EACH, Boards, root_statement
 from ecot_protocol.domains.federation.calls import ClearCommit, offers_of
 from ecot_protocol.domains.federation.deals import deal_id, decode_deal, encode_round
 from ecot_protocol.domains.federation.netting import (
     REVEAL,
+    SOLUTION,
     MemberOffer,
     PartnerOffer,
     Reveal,
@@ -30,6 +32,7 @@ from ecot_protocol.domains.federation.netting import (
     reveal_root,
     split,
 )
+from ecot_protocol.domains.federation.netting_messages import Committed, Revealed, Solved
 from ecot_protocol.domains.federation.obligations import (
     MAX_OBLIGATIONS_EACH,
     Claim,
@@ -39,6 +42,7 @@ from ecot_protocol.domains.federation.obligations import (
     encode_obligation,
 )
 from ecot_protocol.domains.federation.rounds import ClearAccept, resolve_round
+from ecot_protocol.domains.federation.work import Work
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.keys import Signer
 
@@ -330,3 +334,49 @@ def test_a_member_can_owe_another_of_the_same_ledger(three: Three) -> None:
     for raw in split(three.called, matched, solution):
         if kit.ledger in decode_deal(raw).ledgers:
             kit.must("federation.clear_accept", ClearAccept(contract=raw), **kit.by_node())
+
+
+class Post:
+    """The boards that three ledgers' nodes can keep."""
+
+    def __init__(self, three: Three) -> None:
+        self.now = three.kits[0].now
+        self.works = {kit.ledger: Work(kit.state, kit.agent) for kit in three.kits}
+        self.boards = {ledger: Boards(work) for ledger, work in self.works.items()}
+
+
+def test_one_partner_opens_a_bounded_number_of_rounds(three: Three) -> None:
+    post = Post(three)
+    decider, partner = three.kits[0].ledger, three.kits[1].ledger
+    boards = post.boards[decider]
+    for number in range(MAX_OPEN_EACH):
+        raw = call_of(three.kits, three.kits[0], post.now, nonce=bytes([number]) * 16)
+        assert [*boards.open(partner, raw, post.now)]
+    one_more = call_of(three.kits, three.kits[0], post.now, nonce=b"m" * 16)
+    with pytest.raises(RemoteProtocolError) as error:
+        [*boards.open(partner, one_more, post.now)]
+    assert error.value.code == "too_many_calls"
+    assert [*boards.open(three.kits[2].ledger, one_more, post.now)]  # another partner still can
+
+
+def test_a_board_looks_at_few_solutions_of_one_ledger(three: Three) -> None:
+    """Each costs time in the number of debts: a partner must not keep the board busy for nothing."""
+    post = Post(three)
+    boards, ledger = post.boards[three.kits[0].ledger], three.kits[1].ledger
+    [*boards.open(ledger, three.call, post.now)]
+    for kit in three.kits:
+        reveal = three.reveals()[three.called.ledgers.index(kit.ledger)]
+        root = reveal_root(reveal)
+        signature = post.works[kit.ledger].sign(root_statement(kit.ledger, three.called.id, root))
+        [*boards.committed(kit.ledger, Committed(three.called.id, root, signature), post.now)]
+    for place, reveal in three.reveals().items():
+        [
+            *boards.revealed(
+                three.called.ledgers[place], Revealed(three.called.id, place, REVEAL.encode(reveal)), post.now
+            )
+        ]
+    wrong = Solved(three.called.id, SOLUTION.encode(Solution(bytes(32), (), ())))
+    for _ in range(MAX_SOLUTIONS_EACH):
+        with pytest.raises(RemoteProtocolError, match="solution_unsound"):
+            [*boards.solved(ledger, wrong, post.now)]
+    assert [*boards.solved(ledger, wrong, post.now)]  # told how the round stands, and not looked at

@@ -57,6 +57,12 @@ from ecot_protocol.wire.statement import is_statement_signed
 
 MAX_OPEN: Final = 16
 """Rounds that one node keeps in memory at a time, on each side."""
+MAX_OPEN_EACH: Final = 4
+"""Of these, called by one partner, or by one board."""
+MAX_REVEALED_BYTES: Final = 4_194_304
+"""Reveals of one round, together; what comes beyond does not count."""
+MAX_SOLUTIONS_EACH: Final = 4
+"""Solutions that a board looks at, of one ledger in one round."""
 
 
 class RootSaid(Wire):
@@ -127,10 +133,12 @@ def read_round(raw: bytes) -> CheckedRound:
 class _BoardRound(msgspec.Struct):
     """A round whose board we keep."""
 
+    caller: bytes
     called: Called
     raw: bytes
     roots: dict[int, Root]
     reveals: dict[int, bytes]
+    solution_counts: dict[bytes, int] = msgspec.field(default_factory=dict)
     matched: Matched | None = None
     best: Solution | None = None
     solvers: set[bytes] = msgspec.field(default_factory=set)
@@ -163,9 +171,10 @@ class Boards:
         if called.id in self._rounds or now_ms >= called.terms.commit_by_ms:
             return
         self._forget(now_ms)
-        if len(self._rounds) >= MAX_OPEN:
-            raise RemoteProtocolError("too_many_calls", f"at most {MAX_OPEN}")
-        self._rounds[called.id] = _BoardRound(called, raw, {}, {})
+        of_sender = sum(1 for one in self._rounds.values() if one.caller == sender)
+        if len(self._rounds) >= MAX_OPEN or of_sender >= MAX_OPEN_EACH:
+            raise RemoteProtocolError("too_many_calls", f"at most {MAX_OPEN_EACH}")
+        self._rounds[called.id] = _BoardRound(sender, called, raw, {}, {})
         yield from self._call(self._rounds[called.id])
 
     def _forget(self, now_ms: int) -> None:
@@ -220,10 +229,13 @@ class Boards:
         if round_ is None or sender not in round_.called.ledgers or self._is_committing(round_, now_ms):
             return
         place = round_.called.ledgers.index(sender)
-        if place in round_.roots and round_.matched is None and now_ms < round_.called.terms.reveal_by_ms:
+        is_open = round_.matched is None and now_ms < round_.called.terms.reveal_by_ms
+        if is_open and place in round_.roots and place not in round_.reveals:
             reveal = decode_reveal(message.reveal, place, len(round_.called.ledgers))
             if reveal_root(reveal) != round_.roots[place].root:
                 raise RemoteProtocolError("reveal_unsound", "not what was committed to")
+            if sum(map(len, round_.reveals.values())) + len(message.reveal) > MAX_REVEALED_BYTES:
+                raise RemoteProtocolError("reveal_unsound", f"a round has at most {MAX_REVEALED_BYTES} bytes")
             round_.reveals[place] = message.reveal
             self._close(round_, now_ms)
         yield from self.asked(sender, message.call, now_ms)
@@ -232,6 +244,10 @@ class Boards:
         """Take a solution, if it is the best so far; one that is proved to be the most ends the search."""
         round_ = self._rounds.get(message.call)
         if round_ is None or round_.matched is None or round_.is_over or sender not in round_.called.ledgers:
+            return
+        round_.solution_counts[sender] = round_.solution_counts.get(sender, 0) + 1
+        if round_.solution_counts[sender] > MAX_SOLUTIONS_EACH:  # each costs time in the number of debts
+            yield from self.asked(sender, message.call, now_ms)
             return
         solution = SOLUTION.decode(message.solution)
         problem = find_solution_problem(round_.matched, solution)
@@ -331,8 +347,9 @@ class Caller:
         over = [one for one, round_ in self._rounds.items() if now_ms >= round_.called.terms.earliest_abort_ms]
         for one in over:
             del self._rounds[one]
-        if len(self._rounds) >= MAX_OPEN:
-            raise RemoteProtocolError("too_many_calls", f"at most {MAX_OPEN}")
+        of_board = sum(1 for one in self._rounds.values() if one.called.terms.decision.ledger == sender)
+        if len(self._rounds) >= MAX_OPEN or of_board >= MAX_OPEN_EACH:
+            raise RemoteProtocolError("too_many_calls", f"at most {MAX_OPEN_EACH}")
         # Ed25519 is deterministic: nobody else can find the salt, and we need no randomness to make it.
         salt = sha256(self._work.agent.sign(b"ecot/reveal/v1\n" + called.id)).digest()
         reveal = offers_of(self._work.state, called, salt)
@@ -418,6 +435,9 @@ class Caller:
         """Take what another ledger revealed; with the last of them, match and let the host solve."""
         round_ = self._of_board(sender, message.call)
         if round_ is None or round_.matched is not None or message.place not in round_.roots:
+            return
+        size_bytes = sum(map(len, round_.reveals.values())) + len(message.reveal)
+        if message.place in round_.reveals or size_bytes > MAX_REVEALED_BYTES:
             return
         reveal = decode_reveal(message.reveal, message.place, len(round_.called.ledgers))
         if reveal_root(reveal) != round_.roots[message.place].root:
