@@ -19,7 +19,7 @@ from ecot_protocol.machine import Machine
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import open_checkpoint
 from ecot_protocol.wire.encoding import Codec, Pair
-from ecot_protocol.wire.entry import decode_entry, decode_record, leaf_data
+from ecot_protocol.wire.entry import BODY, decode_entry, decode_record, leaf_data
 from ecot_protocol.wire.keys import is_signature_valid, key_id, public_key_of, sign
 from ecot_protocol.wire.merkle import leaf_hash, verify_consistency, verify_inclusion, verify_range
 from ecot_protocol.wire.note import NoteVerifier
@@ -70,6 +70,19 @@ def test_the_recorded_log_replays_to_its_digests() -> None:
         assert [type(fact).__name__ for fact in applied.facts] == case["facts"]
     assert (state.ledger or b"").hex() == log["ledger"]
     assert state.coop.founded.origin == log["origin"]
+
+
+def test_the_logs_of_the_federation_replay_to_their_digests() -> None:
+    machine, tags = Machine(), set()
+    for one in read("federation.json")["ledgers"]:
+        state = State()
+        for raw in unhex(one["records"]):
+            machine.replay(state, decode_record(raw))
+            tags.add(BODY.decode(decode_record(raw).body).type)
+        assert state.digest().hex() == one["state_digest"]
+        assert (state.ledger or b"").hex() == one["ledger"]
+    acts = ("peer", "send", "forward", "promise", "decide", "resolve", "owe", "claim", "clear_commit", "clear_accept")
+    assert {f"federation.{act}" for act in acts} <= tags
 
 
 def test_the_entries_are_those_of_the_log() -> None:
@@ -173,6 +186,7 @@ ALTERATIONS = [
         "digest.json": ("digest", "siblings", "value_hash", "value"),
         "encoding.json": ("bytes",),
         "entries.json": ("entry",),
+        "federation.json": ("records", "root", "ledger", "decisions", "decisions_root"),
         "ids.json": ("id", "board", "70000"),
         "keys.json": ("key_id", "signature"),
         "log.json": ("record", "leaf_data", "root", "ledger"),

@@ -311,6 +311,27 @@ def check_log(vectors: dict[str, Any]) -> None:
     require(vectors["origin"].endswith(origin), "origin")
 
 
+def check_federation(vectors: dict[str, Any]) -> None:
+    """Check the logs of ledgers that trade with each other: every record, and the decision log that follows from them
+    (federation.md, wire.md).
+    """
+    for one in vectors["ledgers"]:
+        hashes = []
+        cases = []
+        for raw in map(bytes_of, one["records"]):
+            leaf = sha256(b"ecot/record/v1\n" + raw).digest()
+            hashes.append(leaf_hash(leaf))
+            cases.append({"record": raw.hex(), "leaf_data": leaf.hex(), "root": tree_root(hashes).hex()})
+        require(cases[-1]["root"] == one["root"], "root")
+        check_log({**one, "records": cases})
+        bodies = [decode_canonical(decode_canonical(bytes_of(raw))[1]) for raw in one["records"]]
+        decided = [body["payload"] for body in bodies if body["type"] == "federation.decide"]
+        leaves = [msgpack.packb([each["tid"], int(each["outcome"] == "commit")]) for each in decided]
+        require([leaf.hex() for leaf in leaves] == one["decisions"], "decisions")
+        require(len({each["tid"] for each in decided}) == len(decided), "a deal is decided once")
+        require(tree_root([leaf_hash(leaf) for leaf in leaves]).hex() == one["decisions_root"], "root of decisions")
+
+
 def check_proofs(vectors: dict[str, Any]) -> None:
     leaves = [leaf_hash(bytes_of(one)) for one in vectors["leaf_data"]]
     for case in vectors["inclusion"]:
@@ -452,6 +473,7 @@ CHECKS = {
     "digest.json": check_digest,
     "encoding.json": check_encoding,
     "entries.json": check_entries,
+    "federation.json": check_federation,
     "ids.json": check_ids,
     "keys.json": check_keys,
     "log.json": check_log,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "kit"), str(ROOT / "protocol")]
+sys.path[:0] = [str(ROOT / "tests" / "kit"), str(ROOT / "tests" / "simulation"), str(ROOT / "protocol")]
 
 import msgspec  # noqa: E402
+from calm_federation import live_calmly  # noqa: E402
 from ledger_kit import seed  # noqa: E402
 from story_kit import StoryKit, tell  # noqa: E402
 
@@ -306,6 +307,33 @@ class Log:
         }
 
 
+def make_federation() -> dict[str, Any]:
+    """The logs of four ledgers that trade with each other, whole, and their decision logs."""
+    ledgers = []
+    for kit in live_calmly():
+        leaves = [leaf_data(record) for record in kit.records]
+        decided = [body for body in map(_body_of, kit.records) if body["type"] == "federation.decide"]
+        decisions = [encode((one["payload"]["tid"], int(one["payload"]["outcome"] == "commit"))) for one in decided]
+        ledgers.append(
+            {
+                "ledger": kit.ledger.hex(),
+                "origin": kit.origin,
+                "rules": 1,
+                "records": [one.hex() for one in kit.records],
+                "root": tree_root(leaves).hex(),
+                "state_digest": kit.state.digest().hex(),
+                "decisions": _hex(decisions),
+                "decisions_root": tree_root(decisions).hex(),
+            }
+        )
+    return {"ledgers": ledgers}
+
+
+def _body_of(record: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.decode(record)[1])
+    return body
+
+
 def make_vectors() -> dict[str, dict[str, Any]]:
     """Return file name -> contents."""
     log = Log()
@@ -314,6 +342,7 @@ def make_vectors() -> dict[str, dict[str, Any]]:
         "digest.json": make_digest(),
         "encoding.json": make_encoding(),
         "entries.json": {"entries": log.entries},
+        "federation.json": make_federation(),
         "ids.json": make_ids(),
         "keys.json": make_keys(),
         "log.json": log.make_log(),
