@@ -19,13 +19,14 @@ What must hold is P1 to P7 of docs/specification/federation.md, and of each node
 import asyncio
 import functools
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import sim_vfs
-from federation_kit import FederatedKit, contract, send_payload
+from federation_kit import FederatedKit, path_contract, policy, send_payload
 from federation_world import NAMES, found_federation, open_kit
 from ledger_kit import MACHINE, Actor, seed
 from sim_disk import Disk
@@ -47,8 +48,23 @@ from ecot_node.ledger.writer import Writer, WriterKeys
 from ecot_node.store.errors import StoreError
 from ecot_node.store.forks import ForkBoard
 from ecot_node.store.sqlite import SqliteStore
-from ecot_protocol.domains.federation.facts import DealResolved
-from ecot_protocol.domains.federation.messages import DecisionShown, Prepare, Push, decode_message
+from ecot_protocol.domains.federation.clearing import Edge
+from ecot_protocol.domains.federation.deals import Contract, Round, deal_id, encode_round
+from ecot_protocol.domains.federation.facts import (
+    DealDecided,
+    DealResolved,
+    RoundAccepted,
+    TransferForwarded,
+    TransferReserved,
+)
+from ecot_protocol.domains.federation.messages import (
+    Accepted,
+    DecisionShown,
+    Prepare,
+    Push,
+    PushDecisions,
+    decode_message,
+)
 from ecot_protocol.domains.federation.sighting_messages import (
     ForkShown,
     Seen,
@@ -56,11 +72,12 @@ from ecot_protocol.domains.federation.sighting_messages import (
     decode_sighting,
     is_sighting,
 )
-from ecot_protocol.domains.federation.state import partner_account
+from ecot_protocol.domains.federation.state import Promised, partner_account, transit_account
 from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.state import State
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.entry import Entry, decode_record
+from ecot_protocol.wire.fork import ForkProof
 from ecot_protocol.wire.note import NoteSigner, SignedNote
 from ecot_protocol.wire.reply import Recorded, RecordedBefore, Refused
 from ecot_protocol.wire.witness import AddCheckpointRequest
@@ -89,23 +106,77 @@ class NoMark:
 class Workload(Protocol):
     """What people do; a small port, for what they can do grows."""
 
-    def pay(self, world: "World", payer: "SimNode", payee: "SimNode", amount_minor: int) -> Entry | None:
-        """Return a signed entry that sends an amount to a member of another ledger; None if there is none."""
+    def act(self, world: "World") -> None:
+        """Let somebody do something."""
         ...
 
 
-class OneHop:
-    """Transfers to partners."""
+class Payments:
+    """Members pay members of other ledgers, over paths of any length, decided by any ledger."""
 
-    def pay(self, world: "World", payer: "SimNode", payee: "SimNode", amount_minor: int) -> Entry | None:
+    def act(self, world: "World") -> None:
         chance = world.chance
-        member = payee.member.member if chance.random() < 0.85 else chance.randbytes(16)
-        kit = payer.kit_now()
-        entry_id = kit.new_id()
-        abort_ms = kit.now + chance.randint(60_000, 70_000)
-        terms = contract(kit, payer.member, payee.kit, member, amount_minor, entry_id, earliest_abort_ms=abort_ms)
-        payload = send_payload(kit, terms, member)
-        return kit.entry("federation.send", payload, entry_id=entry_id, **kit.by(payer.member))
+        nodes = chance.sample(world.nodes, chance.randint(2, len(world.nodes)))
+        member = nodes[-1].member.member if chance.random() < 0.85 else chance.randbytes(16)
+        decider = nodes[-1] if chance.random() < 0.5 else chance.choice(world.nodes)
+        amount_minor = chance.choice((7, 33, 333, 20_000, 60_000))
+        if nodes[0].is_serving:
+            world.count(f"paid over {len(nodes) - 1}")
+            nodes[0].act(nodes[0].post(self.entry(world, nodes, member, amount_minor, decider)))
+
+    def entry(
+        self, world: "World", nodes: list["SimNode"], member: bytes, amount_minor: int, decider: "SimNode"
+    ) -> Entry:
+        kits = [node.kit_now() for node in nodes]
+        payer = kits[0]
+        entry_id = payer.new_id()
+        abort_ms = payer.now + world.chance.randint(60_000, 75_000) + 15_000 * (len(nodes) - 2)
+        changes = {"decider": decider.ledger, "earliest_abort_ms": abort_ms}
+        terms = path_contract(kits, nodes[0].member, member, amount_minor, entry_id, **changes)
+        payload = send_payload(payer, terms, member)
+        world.contracts[deal_id(payload.contract)] = terms
+        return payer.entry("federation.send", payload, entry_id=entry_id, **payer.by(nodes[0].member))
+
+
+class Clearings:
+    """Some node proposes a round over the first cycle of debts, if there is one."""
+
+    def act(self, world: "World") -> None:
+        proposer = world.pick()
+        found = self.find(world)
+        if found is not None and proposer.is_serving:
+            world.count("rounds")
+            proposer.act(proposer.service.propose(found))
+
+    def find(self, world: "World") -> bytes | None:
+        for steps in itertools.permutations(world.nodes, 3):
+            pairs = tuple(zip(steps, (*steps[1:], steps[0]), strict=True))
+            amount_minor = min(debtor.owes(creditor) for debtor, creditor in pairs)
+            if amount_minor > 0 and world.is_at_par:
+                return self.terms(world, pairs, amount_minor)
+        return None
+
+    def terms(self, world: "World", pairs: tuple[tuple["SimNode", "SimNode"], ...], amount_minor: int) -> bytes:
+        ledgers = tuple(sorted(debtor.ledger for debtor, _ in pairs))
+        by_ledger = {node.ledger: node for node in world.nodes}
+        edges = [
+            Edge(ledgers.index(debtor.ledger), ledgers.index(creditor.ledger), amount_minor, amount_minor)
+            for debtor, creditor in pairs
+        ]
+        terms = Round(
+            agents=tuple(by_ledger[one].kit.agent.public_key for one in ledgers),
+            call=None,
+            decision=policy(world.pick().kit, [node.kit for node in world.nodes]),
+            earliest_abort_ms=world.wall_ms() + 45_000,
+            edges=tuple(sorted(edges, key=lambda edge: (edge.debtor, edge.creditor))),
+            matched=None,
+            members=(),
+            nonce=world.chance.randbytes(16),
+            potentials=(),
+            pseudonyms=(),
+            unit="BART",
+        )
+        return encode_round(terms, ledgers)
 
 
 def seen_by_all(method: Any) -> Any:
@@ -185,6 +256,8 @@ class SimNode:
         """(entry id, type) of each record that some process of this node has published, by index."""
         self.acknowledged: dict[bytes, int] = {}
         self.outcomes: dict[bytes, str] = {}
+        self.promised: set[bytes] = set()
+        self.decided: dict[bytes, str] = {}
         self.boots = 0
         self.drawn = 0
         self.first_size = len(kit.records)
@@ -199,10 +272,14 @@ class SimNode:
         return self.chance.randbytes(count)
 
     def kit_now(self) -> FederatedKit:
-        """Return the kit with the node's state and clock, to build entries with."""
-        self.kit.state = self.writer.state
-        self.kit.now = max(self.wall_ms(), self.writer.state.received_at_ms)
+        """Return the kit with the node's clock and its state, or the last one that was seen, to build entries with."""
+        if self.is_serving:
+            self.kit.state = self.writer.state
+        self.kit.now = max(self.wall_ms(), self.kit.state.received_at_ms)
         return self.kit
+
+    def owes(self, other: "SimNode") -> int:
+        return self.kit_now().state.accounts.balance(partner_account(other.ledger, "BART"))
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -323,7 +400,7 @@ class SimNode:
 
     def look_after(self) -> None:
         """Be its operator: start it again if it has stopped writing."""
-        if not self.is_serving:
+        if not self.is_serving or not self.world.is_honest(self):
             return
         status = self.writer.status()
         assert status.reason not in ("witness_ahead", "log_corrupt"), f"D3: {self.name} stopped: {status.reason}"
@@ -351,6 +428,10 @@ class SimNode:
         assert place == len(self.published), f"D1: {self.name} published {one.index} after {len(self.published)}"
         self.published.append(known)
         for fact in one.facts:
+            if isinstance(fact, TransferReserved | TransferForwarded | RoundAccepted):
+                self.promised.add(fact.tid)
+            if isinstance(fact, DealDecided):
+                self.decided[fact.tid] = fact.outcome
             if isinstance(fact, DealResolved):
                 self.world.resolved(self, fact.tid, fact.outcome)
 
@@ -384,14 +465,21 @@ class World:
 
     Args:
         number: the seed.
-        workload: what people do.
+        payments, clearings: what people do.
         pragmas: see `SimHost`.
     """
 
-    def __init__(self, number: int, *, workload: Workload | None = None, pragmas: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        payments: Workload | None = None,
+        clearings: Workload | None = None,
+        pragmas: tuple[str, ...] = (),
+    ) -> None:
         self.number = number
         self.chance = random.Random(f"world {number}")
-        self.workload = workload or OneHop()
+        self.payments, self.clearings = payments or Payments(), clearings or Clearings()
         self.pragmas = pragmas
         self.count_nodes = self.chance.choice((2, 2, 3, 3, 4))
         self.is_at_par = self.count_nodes > 2 or self.chance.random() < 0.5
@@ -399,6 +487,7 @@ class World:
         self.trace = hashlib.sha256()
         self.story: list[str] = []
         self.roots: dict[str, dict[int, bytes]] = {}
+        self.contracts: dict[bytes, Contract] = {}
         self.resolutions: dict[bytes, dict[str, str]] = {}
         self.failures: list[BaseException] = []
         self.is_calm = False
@@ -434,11 +523,16 @@ class World:
     def count(self, what: str) -> None:
         self.events[what] = self.events.get(what, 0) + 1
 
+    def is_honest(self, node: SimNode) -> bool:
+        """Tell whether the invariants must hold for a node; here they must for all."""
+        return node in self.nodes
+
     def resolved(self, node: SimNode, tid: bytes, outcome: str) -> None:
         ends = self.resolutions.setdefault(tid, {})
         assert node.name not in ends, f"P1: {node.name} resolved {tid.hex()} twice"
         ends[node.name] = outcome
-        assert len(set(ends.values())) == 1, f"P2: {tid.hex()} ended as {ends}"
+        honest = {ends[one.name] for one in self.nodes if one.name in ends and self.is_honest(one)}
+        assert len(honest) < 2, f"P2: {tid.hex()} ended as {ends}"
         self.count(f"resolved {outcome}")
 
     def check_sums(self, node: SimNode) -> None:
@@ -461,25 +555,37 @@ class World:
         match decode_message(raw):
             case Push(request):
                 self.shown(node, AddCheckpointRequest.parse(request).note)
-            case DecisionShown(checkpoint=note, inclusion=inclusion):
+            case PushDecisions(leaves=leaves, checkpoint=note):
+                self.shown(node, SignedNote.parse(note))
+                for leaf in leaves:
+                    self.check_decided(node, leaf.tid, "commit" if leaf.outcome else "abort")
+            case DecisionShown(checkpoint=note, decision=decision):
                 signed = SignedNote.parse(note)
-                decider = self.by_origin[Checkpoint.parse(signed.text).origin]
+                decider = self.owner_of(Checkpoint.parse(signed.text).origin)
                 self.shown(decider, signed)
-                assert inclusion.index < self.durable_size(decider), "P5: shown before recorded"
-            case Prepare(sent=proof):
-                self.shown(node, SignedNote.parse(proof.checkpoint))
-                assert proof.inclusion.index < self.durable_size(node), "P5: prepared before recorded"
+                self.check_decided(decider, decision.tid, decision.outcome)
+            case Prepare(contract=deal) | Accepted(contract=deal):
+                assert deal_id(deal) in node.promised, f"P5: {node.name} speaks of a promise before it is recorded"
             case _:
                 pass
 
     def overhear_sighting(self, node: SimNode, message: Sighting) -> None:
         """P6: what is told of a log is what it has signed, and nobody honest is accused."""
-        assert not isinstance(message, ForkShown), f"P6: {node.name} accuses somebody"
+        if isinstance(message, ForkShown):
+            self.check_accused(node, ForkProof.parse(message.proof).log_key.name)
         if isinstance(message, Seen):
             self.count("sightings")
             for raw in message.checkpoints:
                 note = SignedNote.parse(raw)
-                self.shown(self.by_origin[Checkpoint.parse(note.text).origin], note)
+                self.shown(self.owner_of(Checkpoint.parse(note.text).origin), note)
+
+    def owner_of(self, origin: str) -> SimNode:
+        """Return whose log, or decision log, it is."""
+        return self.by_origin[origin.removesuffix(DECISIONS_SUFFIX)]
+
+    def check_accused(self, node: SimNode, origin: str) -> None:
+        assert not self.is_honest(self.owner_of(origin)), f"P6: {node.name} accuses {origin}, which is honest"
+        self.count("forks proven")
 
     @staticmethod
     def durable_size(node: SimNode) -> int:
@@ -487,13 +593,21 @@ class World:
 
     def shown(self, node: SimNode, note: SignedNote) -> None:
         """D2: one history, and P5: no more than is published."""
+        if not self.is_honest(node):
+            return
         checkpoint = Checkpoint.parse(note.text)
-        if checkpoint.origin != node.kit.origin:
+        if checkpoint.origin not in (node.kit.origin, node.kit.origin + DECISIONS_SUFFIX):
             return
         roots = self.roots.setdefault(checkpoint.origin, {})
         known = roots.setdefault(checkpoint.size, checkpoint.root_hash)
         assert known == checkpoint.root_hash, f"D2: {node.name} shows two histories at {checkpoint.size}"
-        assert checkpoint.size <= self.durable_size(node), f"P5: {node.name} shows {checkpoint.size}"
+        most = self.durable_size(node) if checkpoint.origin == node.kit.origin else len(node.decided)
+        assert checkpoint.size <= most, f"P5: {node.name} shows {checkpoint.size} of {most}"
+
+    def check_decided(self, node: SimNode, tid: bytes, outcome: str) -> None:
+        assert not self.is_honest(node) or node.decided.get(tid) == outcome, (
+            f"P5: {node.name} shows a decision before it is recorded"
+        )
 
     # --- the history ------------------------------------------------------------------------------------------------
 
@@ -568,6 +682,8 @@ class World:
         network.delay_max_s = chance.choice((0.2, 3.0))
         for _ in range(chance.randint(3, 10)):
             self.later(chance.uniform(0.5, CHAOS_S - 5), self.pay)
+        for _ in range(chance.randint(0, 8) if self.count_nodes > 2 else 0):
+            self.later(chance.uniform(15.0, CHAOS_S), self.clear)
         for _ in range(chance.randint(0, 4)):
             self.later(chance.uniform(0, CHAOS_S), self.cut)
         for _ in range(chance.randint(0, 5)):
@@ -583,15 +699,10 @@ class World:
         return self.chance.choice(self.nodes)
 
     def pay(self) -> None:
-        payer, payee = self.chance.sample(self.nodes, 2)
-        if not payer.is_serving or payee.kit.state.ledger is None:
-            return
-        amount_minor = self.chance.choice((7, 33, 333, 20_000, 60_000))
-        payee.kit.now = payee.wall_ms()
-        entry = self.workload.pay(self, payer, payee, amount_minor)
-        if entry is not None:
-            self.count("paid")
-            payer.act(payer.post(entry))
+        self.payments.act(self)
+
+    def clear(self) -> None:
+        self.clearings.act(self)
 
     def cut(self) -> None:
         one, other = self.chance.sample(self.nodes, 2)
@@ -624,18 +735,24 @@ class World:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def living(self) -> list[SimNode]:
+        """Return the nodes that may be waited for."""
         return [node for node in self.nodes if not node.is_dead_for_ever]
 
     def pending(self) -> list[tuple[str, str]]:
-        """Return what waits although all who are concerned live."""
-        lost = {node.ledger for node in self.nodes if node.is_dead_for_ever}
+        """Return what waits although its decider lives, and a quorum of the witnesses."""
+        living = {node.ledger for node in self.living()}
         return [
             (node.name, row.role)
             for node in self.living()
             if node.is_serving
             for row in node.writer.state.federation.promises.values()
-            if not lost & set(row.partners)
+            if self.can_resolve(row, living)
         ]
+
+    @staticmethod
+    def can_resolve(row: Promised, living: set[bytes]) -> bool:
+        witnesses = sum(one.ledger in living for one in row.decision.witnesses)
+        return row.decision.ledger in living and witnesses >= row.decision.count
 
     def is_quiet(self) -> bool:
         return all(node.is_serving for node in self.living()) and not self.pending()
@@ -644,17 +761,21 @@ class World:
         for node in self.living():
             assert node.process is not None
             await node.process.spawn(self.loop, self.check_log(node))
-        for first in self.living():
-            for second in self.living():
-                if first is not second and self.is_at_par:
-                    self.check_mirror(first, second)
+        if any(node.is_dead_for_ever for node in self.nodes):
+            return  # a deal whose decider is lost may be posted by nobody yet, and by some later
+        for node in self.living():
+            self.check_transit(node)
+            for other in self.others(node):
+                self.check_mirror(node, other)
 
     async def check_log(self, node: SimNode) -> None:
         """D1, D2, P4, P6: the log holds what it must, replays to the state, and nobody honest is accused."""
-        assert not node.forks.proofs, f"P6: {node.name} has proof against an honest log"
+        for raw in node.forks.proofs.values():
+            self.check_accused(node, ForkProof.parse(raw).log_key.name)
         assert node.service is not None
-        accused = [one.log.origin for one in node.service.watched() if one.status == "forked"]
-        assert not accused, f"P6: {node.name} accuses {accused}"
+        for one in node.service.watched():
+            if one.status == "forked":
+                self.check_accused(node, one.log.origin)
         size, digest = await node.writer.read(lambda state: (state.size, state.digest()))
         rows = [row async for batch in node.store.replay() for row in batch][:size]
         state = State()
@@ -670,9 +791,27 @@ class World:
             assert node.kit.tree.root(size) == root, f"D2: {node.name} showed a history of {size} that is not its own"
 
     def check_mirror(self, first: SimNode, second: SimNode) -> None:
-        mine = first.writer.state.accounts.balance(partner_account(second.ledger, "BART"))
-        theirs = second.writer.state.accounts.balance(partner_account(first.ledger, "BART"))
-        assert mine == -theirs, f"P2: the mirrors of {first.name} and {second.name} differ: {mine}, {theirs}"
+        """P2: each balance is the other's, or, where units differ, what was agreed deal by deal."""
+        mine, theirs = first.owes(second), second.owes(first)
+        if self.is_at_par:
+            assert mine == -theirs, f"P2: the mirrors of {first.name} and {second.name} differ: {mine}, {theirs}"
+        else:
+            agreed = sum(agreed_minor(terms, first.ledger, second.ledger) for terms in self.committed(first))
+            assert mine == agreed, f"P2: {first.name} owes {second.name} {mine}, agreed was {agreed}"
+
+    def check_transit(self, node: SimNode) -> None:
+        """P3: what passes a ledger leaves it with the fees that were agreed, and nothing else."""
+        fees = 0
+        for terms in self.committed(node):
+            position = terms.path.index(node.ledger)
+            fees += terms.fee_minor(position) if 0 < position < len(terms.hops) else 0
+        kept = node.writer.state.accounts.balance(transit_account("BART"))
+        assert kept == fees, f"P3: {node.name} kept {kept} of what passed it, agreed was {fees}"
+
+    def committed(self, node: SimNode) -> list[Contract]:
+        """Return the transfers that a ledger has posted."""
+        ends = ((terms, self.resolutions.get(tid, {})) for tid, terms in self.contracts.items())
+        return [terms for terms, by in ends if by.get(node.name) == "commit" and node.ledger in terms.path]
 
     @property
     def digest(self) -> str:
@@ -684,6 +823,17 @@ class World:
 
 
 _images: dict[tuple[int, bool], list[dict[str, bytes]]] = {}
+
+
+def agreed_minor(terms: Contract, first: bytes, second: bytes) -> int:
+    """Return what a transfer moves from the first ledger to the second, in the first's own unit."""
+    total = 0
+    for (source, target), hop in zip(itertools.pairwise(terms.path), terms.hops, strict=True):
+        if (source, target) == (first, second):
+            total += hop.out_minor
+        elif (source, target) == (second, first):
+            total -= hop.in_minor
+    return total
 
 
 def federation_images(count: int, is_at_par: bool) -> list[dict[str, bytes]]:
@@ -725,4 +875,4 @@ def _make_image(kit: FederatedKit) -> dict[str, bytes]:
     return image
 
 
-__all__ = ["OneHop", "SimNode", "VirtualLoop", "Workload", "World"]
+__all__ = ["Clearings", "Payments", "SimNode", "VirtualLoop", "Workload", "World"]

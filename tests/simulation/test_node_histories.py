@@ -11,6 +11,7 @@ import pytest
 from federation_kit import FederatedKit
 from found_seeds import found_seeds
 from ledger_kit import Actor
+from lying_world import LyingWorld
 from node_world import CHAOS_S, SimNode, World
 
 from ecot_node.federation.port import PeerId
@@ -21,15 +22,16 @@ from ecot_protocol.domains.federation.messages import Promised, decode_message, 
 from ecot_protocol.domains.federation.outputs import Append
 from ecot_protocol.domains.federation.sighting_messages import is_sighting
 
-SEEDS = range(10_000, 10_160)
+SEEDS = range(10_000, 10_300)
+LYING_SEEDS = range(10_000, 10_060)
 BATCH = 10
 LONG_S = 3_000
 """Time of the long test; as many histories as fit, at most `LONG_COUNT`."""
 LONG_COUNT = 100_000
 
 
-def live_through(number: int) -> World:
-    world = World(number)
+def live_through(number: int, make: type[World] = World) -> World:
+    world = make(number)
     try:
         return world.run()
     except BaseException as error:
@@ -41,6 +43,23 @@ def live_through(number: int) -> World:
 def test_every_history_ends_well(start: int) -> None:
     for number in range(start, start + BATCH):
         live_through(number)
+
+
+@pytest.mark.parametrize("start", range(LYING_SEEDS.start, LYING_SEEDS.stop, BATCH))
+def test_a_lying_partner_harms_nobody_beyond_its_limits(start: int) -> None:
+    for number in range(start, start + BATCH):
+        live_through(number, LyingWorld)
+
+
+def test_the_liar_lies() -> None:
+    events: dict[str, int] = {}
+    for number in range(6):
+        for what, count in live_through(number, LyingWorld).events.items():
+            events[what] = events.get(what, 0) + count
+    for kind in ("silence", "replay", "damage", "forge", "unasked", "flood"):
+        assert events[f"lie {kind}"] > 5, events
+    assert events["forks proven"] > 5
+    assert events["resolved commit"] > 10
 
 
 @pytest.mark.parametrize("number", found_seeds("nodes"))
@@ -58,6 +77,8 @@ def test_the_histories_are_not_empty() -> None:
             events[what] = events.get(what, 0) + count
     assert events["resolved commit"] > 50
     assert events["resolved abort"] > 5
+    assert events["paid over 2"] > 5
+    assert events["rounds"] > 0
     for what in ("lost its power at operation", "was killed", "dies for ever", "is started again", "not started"):
         assert what in told, what
 
@@ -207,7 +228,7 @@ def test_nodes_that_decide_by_their_clocks_are_found_out() -> None:
 def test_many_histories_end_well(capsys: pytest.CaptureFixture[str]) -> None:
     end, count = time.monotonic() + LONG_S, 0
     while count < LONG_COUNT and time.monotonic() < end:
-        live_through(1_000_000 + count)
+        live_through(1_000_000 + count, LyingWorld if count % 4 == 3 else World)
         count += 1
     with capsys.disabled():
         print(f"\n{count} histories of whole nodes")

@@ -18,8 +18,8 @@ from store_world import LEDGER, StoreWorld, new_image
 from ecot_node.store import sqlite
 from ecot_node.store.errors import StoreError
 
-SEEDS = range(10_000, 10_240)
-BATCH = 30
+SEEDS = range(10_000, 10_400)
+BATCH = 40
 LONG_S = 1_200
 """Time of the long test; as many histories as fit, at most `LONG_COUNT`."""
 LONG_COUNT = 100_000
