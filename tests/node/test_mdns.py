@@ -2,6 +2,7 @@
 """Partners on the local network: found if they are partners, whatever else is announced."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from ecot_node.federation.mdns import ADDRESSES_MAX, KEY, PACE, SERVICE, LocalNe
 from ecot_node.federation.port import PeerId
 from ecot_node.store.address_book import AddressBook, Source
 
+pytestmark = pytest.mark.xdist_group("mdns")
+
 LOOPBACK = "127.0.0.1"
-OURS, PARTNER, STRANGER = (make(seed * 32).peer_id for seed in (b"1", b"2", b"3"))
+# Of this process alone: whoever else runs these tests on this machine is heard on the same loopback.
+SEEDS = [os.urandom(32) for _ in range(5)]
+OURS, PARTNER, STRANGER = (make(one).peer_id for one in SEEDS[:3])
 LEDGER = b"L" * 32
 
 
@@ -102,6 +107,7 @@ async def test_rubbish_on_the_network_stops_nothing(network: Network) -> None:
         f"/ip4/10.0.0.1/tcp/1/p2p/{OURS}",
         "/ip4/10.0.0.1/tcp/1",
     ],
+    ids=["public", "loopback", "link_local", "multicast", "name", "udp", "stranger", "ours", "nobody"],
 )
 async def test_only_local_addresses_of_partners_are_handed_on(address: str) -> None:
     found: list[object] = []
@@ -140,7 +146,7 @@ def test_what_is_announced_is_local_and_bounded() -> None:
 
 async def test_a_partner_found_nearby_is_dialled(network: Network, tmp_path: Path) -> None:
     """From the announcement over the address book to a stream that carries a message."""
-    ours, friend = make(b"1" * 32), make(b"2" * 32)
+    ours, friend = make(SEEDS[3]), make(SEEDS[4])
     inbox = Inbox()
     await ours.start(Inbox().deliver, HELLO)
     await friend.start(inbox.deliver, HELLO)
