@@ -82,7 +82,7 @@ async def test_rubbish_on_the_network_stops_nothing(network: Network) -> None:
     ]
     try:
         for number, text in enumerate(texts):
-            name = f"hostile{number}.{SERVICE}"
+            name = f"hostile{number}-{OURS[-8:]}.{SERVICE}"
             info = AsyncServiceInfo(SERVICE, name, port=1, properties=text, parsed_addresses=[LOOPBACK])
             await hostile.async_register_service(info)
         await network.add(OURS, "/ip4/0.0.0.0/tcp/4001", lambda peer: peer == PARTNER)
