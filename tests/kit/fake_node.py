@@ -86,6 +86,10 @@ class FakeNode:
         """The whole tree."""
         return GroupTree(Frontier.empty(), self.leaves)
 
+    def tree_of(self, size: int) -> GroupTree:
+        """The tree as it was."""
+        return GroupTree(Frontier.empty(), self.leaves[:size])
+
     def checkpoint(self) -> str:
         """The newest head, signed."""
         tree = self.tree()

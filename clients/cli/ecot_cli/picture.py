@@ -132,8 +132,8 @@ class _Picture:
     # --- where things are -------------------------------------------------------------------------------------------
 
     def _spot(self, place: int, count: int) -> _Spot:
-        # Two partners lie left and right; from three on the first is above.
-        angle = 2 * math.pi * place / count - (math.pi if count == 2 else math.pi / 2)
+        # One partner lies on the right, two left and right; from three on the first is above.
+        angle = 2 * math.pi * place / count - {1: 0.0, 2: math.pi}.get(count, math.pi / 2)
         x, y = self._radius_x * math.cos(angle), self._radius_y * math.sin(angle)
         return _Spot(self._middle.x + x, self._middle.y + y)
 
@@ -172,8 +172,8 @@ class _Picture:
             f'height="{self.height:.0f}" role="img" aria-labelledby="t d" '
             "font-family=\"Inter, 'DejaVu Sans', Verdana, sans-serif\">"
         )
-        yield f'<title id="t">{escape(title)}</title>'
-        yield f'<desc id="d">{escape(self._described())}</desc>'
+        yield f'<title id="t">{escape(_shown(title))}</title>'
+        yield f'<desc id="d">{escape(_shown(self._described()))}</desc>'
         yield (
             '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="14" markerHeight="14" '
             'markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" fill="context-stroke"/>'

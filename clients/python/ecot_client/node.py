@@ -277,8 +277,8 @@ class NodeClient(Reads):
         sent = await asyncio.to_thread(self._as_kept, entries)
         raw = await self.transport.ask(Request("POST", "/v1/entries", msgpack=encode(tuple(sent))))
         reply = read_reply(raw, len(sent))
-        check = ReplyCheck(pin.ledger, verifier, sent, reply)
         try:
+            check = ReplyCheck(pin.ledger, verifier, sent, reply)
             checked = check.results()
         except ProofFailed:
             if not await self._has_new_key():

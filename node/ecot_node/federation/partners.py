@@ -53,6 +53,8 @@ KEYS_OVER_HTTP_S: Final = 60.0
 """How often a partner that is not connected is asked over HTTP whether it has new keys."""
 HTTP_TIMEOUT_S: Final = 10.0
 MAX_KEYS_BYTES: Final = 300_000
+MAX_HEARD: Final = 64
+"""Messages of one partner that wait for their turn."""
 OF_PARTNERS: Final = Pace(per_second=2, burst=240)
 """Messages about the partnership that are taken from one partner."""
 
@@ -91,6 +93,8 @@ class PartnerDesk:
         self._own_keys_due_s = 0.0
         self._keys_due_s: dict[bytes, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._heard: dict[bytes, asyncio.Queue[PartnerMessage]] = {}
+        self._ears: set[asyncio.Task[None]] = set()
 
     def attach(self, tell: Callable[[bytes, Message], None], is_connected: Callable[[bytes], bool]) -> None:
         """Learn how partners are reached; without this, over HTTP alone."""
@@ -102,9 +106,10 @@ class PartnerDesk:
 
     async def stop(self) -> None:
         """Stop; what was under way is begun again at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._ears, *filter(None, (self._task,))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def tell(self, ledger: bytes, message: Message) -> None:
         """Send a message to a partner, or drop it."""
@@ -120,14 +125,33 @@ class PartnerDesk:
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 
-    async def take(self, sender: bytes, message: PartnerMessage) -> None:
-        """Take a message of a partner's node; what it floods us with is dropped.
+    def hear(self, sender: bytes, message: PartnerMessage) -> None:
+        """Take a message of a partner's node, in its turn; what it floods us with is dropped.
 
-        Raises:
-            RemoteProtocolError: it is not sound, or not signed.
+        The partner's deals don't wait for it: an answer may have to wait for the tables.
         """
         if not self._limits.setdefault(sender, Bucket(OF_PARTNERS)).take(time.monotonic()):
             return
+        queue = self._heard.get(sender)
+        if queue is None:
+            queue = self._heard[sender] = asyncio.Queue(MAX_HEARD)
+            self._ears.add(asyncio.create_task(self._listen(sender, queue), name="partner"))
+        if not queue.full():
+            queue.put_nowait(message)
+
+    async def _listen(self, sender: bytes, queue: "asyncio.Queue[PartnerMessage]") -> None:
+        while True:
+            message = await queue.get()
+            try:
+                await self._take(sender, message)
+            except RemoteProtocolError as error:
+                log.warning("message_refused", partner=sender.hex(), code=error.code)
+            except (NotWriting, Overloaded, StoreError, TimeoutError) as error:
+                log.debug("message_dropped", partner=sender.hex(), error=str(error))
+            except Exception:  # whatever broke, the next message is heard
+                log.exception("message_failed", partner=sender.hex())
+
+    async def _take(self, sender: bytes, message: PartnerMessage) -> None:
         match message:
             case Propose(statement, signature):
                 with contextlib.suppress(ProposalRefused):

@@ -247,7 +247,8 @@ class Reconciler:
 
     async def _answer(self, sender: bytes, message: AskMirror) -> None:
         peer = self._ledger.peer(sender)
-        if peer is None:
+        # As of an older record the answer would lack what the asker rightly takes for resolved here by now.
+        if peer is None or not await self._is_caught_up():
             return
         held = await self._book.held(sender, message.pending, message.since)
         lists = MIRROR_LISTS.encode(held.lists)
@@ -264,7 +265,7 @@ class Reconciler:
         self._tell(sender, MirrorShown(raw, lists, sign_statement(self._agent, raw).signature, message.size))
 
     async def _show_moves(self, sender: bytes, message: AskMoves) -> None:
-        if self._ledger.peer(sender) is None:
+        if self._ledger.peer(sender) is None or not await self._is_caught_up():
             return
         page = await self._book.moves(sender, message.start)
         own = self._ledger.own_ledger()
@@ -283,7 +284,9 @@ class Reconciler:
         peer = self._ledger.peer(partner)
         if peer is None:
             return
-        await self._ledger.wait_for(self._ledger.durable_size() - 1, VIEWS_WAIT_S)
+        talk.due_s = now_s + SOON_S
+        if not await self._is_caught_up():
+            return
         waiting = await self._book.waiting(partner)
         side = peer.peering.side_of(partner)
         cosigned_size, _ = await self._ledger.cosigned(side.origin)
@@ -306,7 +309,9 @@ class Reconciler:
         claim = self._open_claim(sender, peer.peering.side_of(sender), message)
         talk.asked = None
         # Our own part of what they resolved is durable by now; the tables may lag behind.
-        await self._ledger.wait_for(self._ledger.durable_size() - 1, VIEWS_WAIT_S)
+        if not await self._is_caught_up():
+            talk.due_s = self._monotonic_s() + SOON_S
+            return
         compared = await self._book.compared(sender, claim, asked)
         verdict = compare(compared.posted_minor, compared.rows, claim, asked)
         talk.their_size = max(talk.their_size, claim.mirror.size)
@@ -323,6 +328,10 @@ class Reconciler:
             await self._agree(sender, claim, verdict, compared.size)
         else:
             await self._begin_hunt(sender, talk, _Hunt(claim, asked, message, verdict, await self._mark(sender)))
+
+    async def _is_caught_up(self) -> bool:
+        """Wait until the tables show all that is durable now; False if they don't in time."""
+        return await self._ledger.wait_for(self._ledger.durable_size() - 1, VIEWS_WAIT_S)
 
     def _open_claim(self, sender: bytes, side: Side, message: MirrorShown) -> Claim:
         claim = open_mirror(
@@ -379,7 +388,7 @@ class Reconciler:
         await self._name(sender, talk, hunt)
 
     async def _name(self, sender: bytes, talk: _Talk, hunt: _Hunt) -> None:
-        await self._ledger.wait_for(self._ledger.durable_size() - 1, VIEWS_WAIT_S)
+        await self._is_caught_up()
         start = 0 if hunt.mark is None else hunt.mark.our_size
         found = await self._book.posted(sender, start, [move.tid for move in hunt.moves])
         shown = {move.tid for move in hunt.moves}

@@ -362,7 +362,7 @@ class FederationService:
                 message = decode_message(raw)
                 if isinstance(message, PartnerMessage):
                     if self._desk is not None:
-                        await self._desk.take(ledger, message)
+                        self._desk.hear(ledger, message)
                     continue
                 deals = self._writer.state.federation
                 if not limits.allows(message, deals.promises, deals.decisions, deals.calls):
