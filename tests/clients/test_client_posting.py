@@ -20,7 +20,6 @@ from ecot_client.errors import (
     NotRecorded,
     ProofFailed,
 )
-from ecot_client.memory import Evidence
 from ecot_client.node import NodeClient
 from ecot_client.posting import Refusal, Uncertain, require_recorded
 from ecot_client.receipts import Receipt, parse_receipt, verify_receipt
@@ -28,7 +27,9 @@ from ecot_client.transport import Patience
 from ecot_protocol.domains.trade.transfers import Pay
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.entry import Entry, commitment
+from ecot_protocol.wire.fork import verify_fork
 from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.note import SignedNote
 from ecot_protocol.wire.reply import REPLY, Recorded, RecordedBefore, Refused, Unknown
 
 QUICK = Patience(request_s=10, total_s=20, attempts=3, pause_s=0.01)
@@ -260,9 +261,11 @@ async def test_a_log_that_lost_records_and_goes_on_is_told_with_both_heads(shop:
         with pytest.raises(NodeRewrotePast) as raised:
             await client.post([await shop.pay(client, amount) for amount in (1, 2, 3)])
         assert client.journal.newest() == kept
-    evidence = msgspec.json.decode(raised.value.evidence.read_bytes(), type=Evidence)
-    assert evidence.kept == kept == raised.value.kept
-    assert evidence.shown == raised.value.shown == shop.node.checkpoint()
+    found = verify_fork(raised.value.evidence.read_bytes(), [shop.node.signer.verifier])
+    assert {found.first.size, found.second.size} == {
+        Checkpoint.parse(SignedNote.parse(note.encode()).text).size for note in (kept or "", raised.value.shown)
+    }
+    assert raised.value.kept == kept
 
 
 async def test_two_heads_of_one_size_are_a_rewritten_past(shop: Shop, tmp_path: Path) -> None:

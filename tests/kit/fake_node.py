@@ -2,6 +2,7 @@
 """A node in a few lines, for tests of clients: a `LedgerKit` behind HTTP, honest unless a test makes it lie.
 
 - `FakeNode.lies`: path -> a function that changes the bytes of the answer.
+- `FakeNode.forks`: id -> proof that a log forked.
 - `FakeNode.drops`: how many of the next posts are recorded and then lose their reply.
 - `FakeNode.forget(count)`: the log forgets its last records, as after a restored backup.
 """
@@ -17,7 +18,7 @@ from ledger_kit import LedgerKit, seed
 from ecot_protocol.domains.coop.acts import SealState
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.ledger.reasons import Reason
-from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
+from ecot_protocol.wire.checkpoint import EMPTY_ROOT, Checkpoint, sign_checkpoint
 from ecot_protocol.wire.cosignature import Cosigner
 from ecot_protocol.wire.entry import BODY, ENTRIES, Attachment, Entry, decode_record, leaf_data
 from ecot_protocol.wire.keys import is_signature_valid, key_id
@@ -57,6 +58,7 @@ class FakeNode:
         self.reads: dict[str, Callable[[web.Request], Any]] = {}
         self.tokens: dict[str, bytes] = {}
         self.cosigners: list[Cosigner] = []
+        self.forks: dict[str, bytes] = {}
         self.url = ""
         self._runner: web.AppRunner | None = None
 
@@ -134,6 +136,8 @@ class FakeNode:
         first = int(request.headers.get("Last-Event-ID", "-1")) + 1
         size = len(self.kit.records)
         await response.write(f'event: checkpoint\ndata: {{"size":{size}}}\n\n: still here\n\n'.encode())
+        for name in self.forks:
+            await response.write(f'event: fork\ndata: {{"id":"{name}"}}\n\n'.encode())
         for index in range(first, size):
             data = msgspec.json.encode({"index": index, "type": self._item(index)["type"]}).decode()
             await response.write(f"id: {index}\nevent: recorded\ndata: {data}\n\n".encode())
@@ -170,9 +174,13 @@ class FakeNode:
             case ["v1", "consistency"]:
                 return self._consistency(int(request.query["old"]), int(request.query["new"]))
             case ["v1", "records", index, "proof"]:
-                if request.query.get("cosigned") != "no":
+                if request.method == "POST" or request.query.get("cosigned") != "no":
                     return self._witnessed(int(index))
                 return self.proof(int(index))
+            case ["v1", "witnessed"]:
+                return TlogProof.parse(found).checkpoint if isinstance(found := self._witnessed(0), bytes) else found
+            case ["v1", "forks", name]:
+                return self.forks.get(name)
             case ["v1", "records", index]:
                 return self._record(int(index))
             case ["v1", "records"]:
@@ -209,6 +217,7 @@ class FakeNode:
             "node_keys": {},
             "log_vkey": self.signer.verifier.vkey,
             "cosigner_vkey": None,
+            "forks": [*self.forks],
             "checkpoint": self.checkpoint(),
             "time_ms": self.kit.now,
         }
@@ -239,7 +248,8 @@ class FakeNode:
         if not old <= new <= len(self.kit.records):
             return _problem(400, "request_malformed")
         hashes = consistency_proof(Tiles(self.leaves), old, new)
-        return {"old": old, "new": new, "hashes": [one.hex() for one in hashes]}
+        root = GroupTree(Frontier.empty(), self.leaves[:old]).root if old else EMPTY_ROOT
+        return {"old": old, "new": new, "root": root.hex(), "hashes": [one.hex() for one in hashes]}
 
     def _item(self, index: int) -> dict[str, Any]:
         record = decode_record(self.kit.records[index])

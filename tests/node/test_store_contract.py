@@ -481,6 +481,20 @@ async def test_cosignatures_come_back_with_the_newest_cosigned_checkpoint(store:
     assert await store.newest_cosigned() == newest
 
 
+async def test_cosigned_checkpoints_come_newest_first_with_all_their_lines(store: LogStore) -> None:
+    assert await store.cosigned(0, 10) == []
+    for number in range(4):
+        await store.commit(group(number, 1))
+        await store.checkpoint_keep(number + 1, b"note %d" % (number + 1))
+    for size, witness in ((1, "w1"), (3, "w2"), (3, "w1"), (4, "w1")):
+        await store.cosignatures_put(size, witness, f"line {size} {witness}".encode())
+    both = (Cosignature("w1", b"line 3 w1"), Cosignature("w2", b"line 3 w2"))
+    four, three, one = await store.cosigned(0, 10)
+    assert (four.size, three, one.size) == (4, CosignedCheckpoint(size=3, note=b"note 3", cosignatures=both), 1)
+    assert [found.size for found in await store.cosigned(1, 10)] == [4, 3]
+    assert [found.size for found in await store.cosigned(0, 2)] == [4, 3]
+
+
 async def test_a_cosignature_without_its_checkpoint_is_misuse(store: LogStore) -> None:
     await store.commit(group(0, 1))
     await store.commit(group(1, 1))

@@ -92,10 +92,12 @@ def show_done(run: Run, done: Receipt | DraftOutcome, said: str = "recorded", **
             "id": done.entry_id.hex(),
             "index": done.index,
             "received_at_ms": done.received_at_ms,
+            "standing": "recorded",
             **more,
         }
         if not run.out.json(shown):
             run.out.say(said, **shown)
+            run.out.say("standing_of_act")
         return
     if not run.out.json({**_plain(done), **more}):
         run.out.say(

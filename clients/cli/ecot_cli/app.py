@@ -18,6 +18,7 @@ from ecot_cli.commands.proofs import PROOF_COMMANDS
 from ecot_cli.commands.shares import SHARES_COMMANDS
 from ecot_cli.commands.trade import TRADE_COMMANDS
 from ecot_cli.commands.transfers import TRANSFER_COMMANDS
+from ecot_cli.commands.witnessing import WITNESSING_COMMANDS
 from ecot_cli.framework import Command, build_app
 
 COMMANDS: Final[tuple[Command, ...]] = (
@@ -32,6 +33,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *TRANSFER_COMMANDS,
     *CLEARING_COMMANDS,
     *PROOF_COMMANDS,
+    *WITNESSING_COMMANDS,
 )
 """Every command but `demo`."""
 _DEMO: Final = "ecot_cli.commands.demo"

@@ -15,6 +15,7 @@ from ecot_cli.output import Output
 from ecot_cli.profile import Profile
 from ecot_client.entries import entry_id
 from ecot_client.errors import KeyProblem, NodeProblem
+from ecot_client.forks import learn_forks
 from ecot_client.key_file import KeyFile
 from ecot_client.models import LedgerInfo, Mandated
 from ecot_client.node import NodeClient
@@ -101,13 +102,16 @@ class Run:
     async def node(self, *, needs_keys: bool = True) -> AsyncIterator[NodeClient]:
         """Connect to the node, with the profile's daily keys, the chosen one first.
 
-        Entries whose outcome is not known yet are sent again, and what became of them is told.
+        Entries whose outcome is not known yet are sent again, and what became of them is told; so is each
+        log that is proven to have two histories.
         """
         signers = self.signers if needs_keys else []
         async with NodeClient(self.url(), self.profile.state_dir, signers, locale=self.locale) as client:
             for entry, result in await client.resend_pending():
                 is_recorded = isinstance(result, Receipt)
                 self.out.note("sent_again" if is_recorded else "sent_again_refused", entry=entry_id(entry).hex())
+            for fork in await learn_forks(client):
+                self.out.note("log_forked_own" if fork.is_own else "log_forked", partner=fork.name, proof=fork.id[:16])
             yield client
 
     async def member(self, node: NodeClient) -> Mandated:

@@ -29,6 +29,7 @@ from ecot_protocol.wire.entry import Entry, decode_entry
 
 SCHEMA: Final = 1
 BUSY_TIMEOUT_S: Final = 10.0
+FORK_PREFIX: Final = "fork:"
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (number INTEGER PRIMARY KEY, body_hash BLOB NOT NULL UNIQUE, entry BLOB NOT NULL);
@@ -194,6 +195,18 @@ class Journal:
     def receipts(self) -> tuple[Receipt, ...]:
         """Return all receipts, oldest record first."""
         return tuple(_RECEIPT.decode(row[0]) for row in self._ask("SELECT receipt FROM receipts ORDER BY idx"))
+
+    # --- forks ------------------------------------------------------------------------------------------------------
+
+    def keep_fork(self, name: str, kept: bytes) -> None:
+        """Keep a proof that a log forked; one that is kept stays as it is."""
+        with self._change() as db:
+            db.execute("INSERT INTO kept VALUES (?, ?) ON CONFLICT DO NOTHING", (FORK_PREFIX + name, kept))
+
+    def forks(self) -> tuple[bytes, ...]:
+        """Return what was kept of forks, by name."""
+        question = "SELECT value FROM kept WHERE name >= ? AND name < ? ORDER BY name"
+        return tuple(row[0] for row in self._ask(question, FORK_PREFIX, FORK_PREFIX + "g"))
 
     # --- evidence ---------------------------------------------------------------------------------------------------
 

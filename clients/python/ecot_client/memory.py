@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The memory of a log: every head that it signs must extend the newest that this client has kept.
 
-Two signed heads that do not agree are kept in a file; it is proof for anybody who knows the log's key:
+Two signed heads that do not agree are kept in a file. If they have one size, or the node's own answer leads to the
+larger from another root than the smaller's, the file is a fork proof (`ecot_protocol.wire.fork`), for anybody who knows
+the log's key. Otherwise the node has refused to show how its log grew, which convinces us, but nobody else; then the
+file says what we saw:
 
     {"version": 1, "log_vkey": "…", "kept": "<note>", "shown": "<note>", "consistency": ["…"], "noticed_ms": 0}
-
-Where both have one size, the two signatures alone prove it. Where the sizes differ, the consistency proof is what the
-node offered for them; it leads from neither to the other.
 """
 
 import asyncio
@@ -19,13 +19,16 @@ import msgspec
 from ecot_client.errors import NodeProblem, NodeRewrotePast
 from ecot_client.journal import Journal
 from ecot_client.receipts import read_checkpoint
+from ecot_protocol.errors import LocalProtocolError, RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint
+from ecot_protocol.wire.fork import fork_id, prove_fork
 from ecot_protocol.wire.merkle_hash import verify_consistency
+from ecot_protocol.wire.note import SignedNote
 from ecot_protocol.wire.note_key import NoteVerifier
 
 VERSION: Final = 1
-FetchConsistency = Callable[[int, int], Awaitable[tuple[bytes, ...]]]
-"""(old size, new size) -> the hashes that the node offers."""
+FetchConsistency = Callable[[int, int], Awaitable[tuple[bytes, tuple[bytes, ...]]]]
+"""(old size, new size) -> the root at the old size and the hashes that the node offers; both empty if it refuses."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,22 +98,33 @@ class LogMemory:
 
     async def _require_agreement(self, kept: _Seen, shown: _Seen) -> None:
         old, new = sorted((kept.head, shown.head), key=lambda head: head.size)
-        hashes: tuple[bytes, ...] = ()
+        root, hashes = b"", ()  # type: tuple[bytes, tuple[bytes, ...]]
         if old.size != new.size:
-            hashes = await self._fetch_or_none(old.size, new.size)
+            root, hashes = await self._fetch_or_none(old.size, new.size)
         if not verify_consistency(old.size, old.root_hash, new.size, new.root_hash, hashes):
-            raise await self._accuse(kept, shown, hashes)
+            raise await self._accuse(kept, shown, root, hashes)
 
-    async def _fetch_or_none(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+    async def _fetch_or_none(self, old_size: int, new_size: int) -> tuple[bytes, tuple[bytes, ...]]:
         try:
             return await self._fetch(old_size, new_size)
         except NodeProblem as problem:
             if problem.status >= 500 or problem.status == 429:
                 raise
             # A node that signed both heads can prove that one extends the other; refusing to is an answer too.
-            return ()
+            return b"", ()
 
-    async def _accuse(self, kept: _Seen, shown: _Seen, hashes: tuple[bytes, ...]) -> NodeRewrotePast:
+    async def _accuse(self, kept: _Seen, shown: _Seen, root: bytes, hashes: tuple[bytes, ...]) -> NodeRewrotePast:
+        first, second = sorted((kept, shown), key=lambda seen: seen.head.size)
+        try:
+            one, other = (SignedNote.parse(seen.note.encode()) for seen in (first, second))
+            proof = prove_fork(one, other, self._verifier, root, hashes).format()
+        except (RemoteProtocolError, LocalProtocolError):
+            return await self._keep_evidence(kept, shown, hashes)
+        name = f"{fork_id(proof)[:16]}.fork-proof"
+        path = await asyncio.to_thread(self._journal.save_evidence, name, proof)
+        return NodeRewrotePast(kept.note, shown.note, path)
+
+    async def _keep_evidence(self, kept: _Seen, shown: _Seen, hashes: tuple[bytes, ...]) -> NodeRewrotePast:
         evidence = Evidence(
             version=VERSION,
             log_vkey=self._verifier.vkey,

@@ -55,6 +55,7 @@ class LedgerInfo(Answer):
     node_keys: dict[str, str | None] = {}
     node_keys_index: int = 0
     cosigner_vkey: str | None = None
+    forks: tuple[str, ...] = ()
 
 
 class Mandated(Answer):
@@ -129,11 +130,43 @@ class RecordInfo(RecordItem, kw_only=True):
 
 
 class ConsistencyInfo(Answer):
-    """A consistency proof."""
+    """A consistency proof, and the root at the old size that the node leads it from."""
 
     old: int
     new: int
     hashes: tuple[str, ...]
+    root: str | None = None
+
+
+class OpenSighting(Answer):
+    """Two checkpoints of a log of which nobody has shown how the second grew from the first; no proof of anything."""
+
+    source: str
+    since_ms: int
+    is_refused: bool
+    first_size: int
+    second_size: int
+    first: str
+    second: str
+
+
+class WatchedLog(Answer):
+    """A log that the node compares with its partners: ``agrees``, ``unproven`` (see `open`), ``forked``."""
+
+    origin: str
+    ledger: str | None
+    domain: str | None
+    status: str
+    size: int
+    sources: tuple[str, ...]
+    forks: tuple[str, ...]
+    open: tuple[OpenSighting, ...]
+
+
+class WatchedLogs(Answer):
+    """Every log that the node knows."""
+
+    items: tuple[WatchedLog, ...]
 
 
 class RowProof(Answer):

@@ -205,13 +205,13 @@ class NodeClient(Reads):
         await self.ledger()
         return await self.verifier() != before
 
-    async def _consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+    async def _consistency(self, old_size: int, new_size: int) -> tuple[bytes, tuple[bytes, ...]]:
         asked = Request("GET", "/v1/consistency", query={"old": old_size, "new": new_size})
         found = await self.transport.ask_json(asked, ConsistencyInfo)
         try:
-            return tuple(bytes.fromhex(one) for one in found.hashes)
+            return bytes.fromhex(found.root or ""), tuple(bytes.fromhex(one) for one in found.hashes)
         except ValueError:
-            return ()  # proves nothing, and is judged as such
+            return b"", ()  # proves nothing, and is judged as such
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

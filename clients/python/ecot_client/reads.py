@@ -201,6 +201,10 @@ class Reads(ABC):
         path = f"/v1/periods/{period}/statements/{member}"
         return await self.get(path, models.RoyaltyStatementInfo, {"wait_for": wait_for})
 
+    async def watched(self) -> tuple[models.WatchedLog, ...]:
+        """Return the logs that the node compares with its partners."""
+        return (await self.get("/v1/watched", models.WatchedLogs)).items
+
     def peers(self) -> AsyncIterator[models.PeerInfo]:
         """List the partner ledgers."""
         return self.pages("/v1/peers", models.PeerInfo)

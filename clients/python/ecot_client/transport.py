@@ -26,6 +26,7 @@ _MALFORMED: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _ASK_AGAIN: Final = frozenset((429, 502, 503, 504))
 _MSGPACK: Final = "application/msgpack"
+_TEXT: Final = "text/plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Request:
         query: parameters; None values are left out.
         json: body, encoded as JSON.
         msgpack: body, as it stands.
+        text: body, plain text.
         is_repeatable: whether sending it twice does what sending it once does.
     """
 
@@ -63,6 +65,7 @@ class Request:
     query: Mapping[str, str | int | None] | None = None
     json: object = None
     msgpack: bytes | None = None
+    text: str | None = None
     is_repeatable: bool = True
 
 
@@ -148,6 +151,8 @@ class Transport:
         data: bytes | None = None
         if request.msgpack is not None:
             headers["Content-Type"], data = _MSGPACK, request.msgpack
+        elif request.text is not None:
+            headers["Content-Type"], data = _TEXT, request.text.encode("utf-8", "surrogateescape")
         elif request.json is not None:
             headers["Content-Type"], data = "application/json", msgspec.json.encode(request.json)
         query = {name: str(value) for name, value in (request.query or {}).items() if value is not None}

@@ -26,10 +26,13 @@ from ecot_node.http.log_routes import TEXT
 from ecot_node.http.paging import decode_cursor, encode_cursor
 from ecot_node.http.port import RecordedMeta
 from ecot_node.http.routes import AnyRoute, Content, Media, Request, Route
-from ecot_node.http.tree import cosigned, prove_consistency, prove_record, published
+from ecot_node.http.tree import cosigned, cosigned_for, prove_growth, prove_record, published
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.wire.policy import Policy, parse_policy
 
 VIEWS_WAIT_S: Final = 10.0
 BEGINNING: Final = -1
+MAX_POLICY_BYTES: Final = 65_536
 
 
 class RecordParams(Waiting, kw_only=True):
@@ -44,6 +47,12 @@ class RecordsParams(Page, kw_only=True):
     after: Annotated[int, msgspec.Meta(ge=BEGINNING, le=2**53 - 1)] = BEGINNING
     type: Tag | None = None
     author: IdHex | None = None
+
+
+class IndexParams(Params):
+    """`index` of the record."""
+
+    index: Count
 
 
 class ProofParams(Params, kw_only=True):
@@ -91,10 +100,14 @@ class RecordReply(RecordItem, kw_only=True):
 
 
 class ConsistencyReply(JsonReply):
-    """RFC 6962 consistency proof between two sizes."""
+    """RFC 6962 consistency proof between two sizes, and the root of our log at the old one, from which it leads.
+
+    Somebody who knows another root that our log signed at the old size has proof that it forked.
+    """
 
     old: Count
     new: Count
+    root: HashHex
     hashes: tuple[HashHex, ...]
 
 
@@ -183,13 +196,38 @@ async def get_proof(request: Request[ProofParams, None]) -> Content:
     return Content(await prove_record(context, index, head), TEXT)
 
 
+def _policy(raw: bytes) -> Policy:
+    try:
+        return parse_policy(raw)
+    except RemoteProtocolError as error:
+        raise Problem("request_malformed", error.detail, field="policy") from None
+
+
+async def post_proof(request: Request[IndexParams, bytes]) -> Content:
+    """Read a `.tlog-proof` of a record under a checkpoint that a policy (C2SP tlog-policy) is content with.
+
+    The checkpoint is the newest such one, and bears the cosignatures of the policy's witnesses and no others.
+    """
+    index, context = request.params.index, request.context
+    if index >= published(context).size:
+        raise Problem("record_unknown", index=index)
+    head = await cosigned_for(context, _policy(request.body), index)
+    return Content(await prove_record(context, index, head), TEXT)
+
+
+async def post_witnessed(request: Request[None, bytes]) -> Content:
+    """Read the newest checkpoint that a policy (C2SP tlog-policy) is content with: what it shows is witnessed."""
+    head = await cosigned_for(request.context, _policy(request.body), 0)
+    return Content(head.note, TEXT)
+
+
 async def get_consistency(request: Request[ConsistencyParams, None]) -> ConsistencyReply:
     """Read the proof that the log of `new` records extends that of `old`."""
     old, new = request.params.old, request.params.new
     if not old <= new <= published(request.context).size:
         raise Problem("request_malformed", "expected old <= new <= size of the log", field="new")
-    hashes = await prove_consistency(request.context, old, new)
-    return ConsistencyReply(old=old, new=new, hashes=tuple(one.hex() for one in hashes))
+    root, hashes = await prove_growth(request.context, old, new)
+    return ConsistencyReply(old=old, new=new, root=root.hex(), hashes=tuple(one.hex() for one in hashes))
 
 
 RECORD_ROUTES: Final[tuple[AnyRoute, ...]] = (
@@ -225,6 +263,29 @@ RECORD_ROUTES: Final[tuple[AnyRoute, ...]] = (
         params=ProofParams,
         response=Media("text/plain", "C2SP .tlog-proof.", is_text=True),
         errors=("not_found", "record_unknown", "not_witnessed_yet"),
+    ),
+    Route(
+        method="POST",
+        path="/v1/records/{index}/proof",
+        summary="Read the proof of a record that a policy asks for",
+        tag="records",
+        access="public",
+        handler=post_proof,
+        params=IndexParams,
+        body=Media("text/plain", "C2SP tlog-policy.", max_size_bytes=MAX_POLICY_BYTES, is_text=True),
+        response=Media("text/plain", "C2SP .tlog-proof.", is_text=True),
+        errors=("not_found", "record_unknown", "not_witnessed_yet"),
+    ),
+    Route(
+        method="POST",
+        path="/v1/witnessed",
+        summary="Read the newest checkpoint that a policy is content with",
+        tag="records",
+        access="public",
+        handler=post_witnessed,
+        body=Media("text/plain", "C2SP tlog-policy.", max_size_bytes=MAX_POLICY_BYTES, is_text=True),
+        response=Media("text/plain", "A signed note.", is_text=True),
+        errors=("not_found", "not_witnessed_yet"),
     ),
     Route(
         method="GET",

@@ -2,6 +2,7 @@
 """Tiles and proofs of our own log, at its newest published checkpoint or below."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from ecot_node.http.context import Context
 from ecot_node.http.errors import Problem
@@ -9,10 +10,22 @@ from ecot_node.ledger.tree import prove
 from ecot_node.store.port import CosignedCheckpoint
 from ecot_protocol.wire.checkpoint import Checkpoint
 from ecot_protocol.wire.entry import leaf_data
-from ecot_protocol.wire.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, consistency_proof, inclusion_proof
+from ecot_protocol.wire.merkle import (
+    HASH_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TileReader,
+    consistency_proof,
+    inclusion_proof,
+    root,
+)
 from ecot_protocol.wire.note import NoteSignature, SignedNote
+from ecot_protocol.wire.policy import NO_QUORUM, Policy, is_satisfied
 from ecot_protocol.wire.proof import TlogProof
 from ecot_protocol.wire.tile import TilePath, encode_bundle
+
+MAX_LOOKED_AT: Final = 32
+"""Cosigned checkpoints that are held against a policy: who asks for more than any of them has waits for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +60,32 @@ async def cosigned(context: Context, index: int) -> Head:
     return Head(found.size, _join(found))
 
 
+async def cosigned_for(context: Context, policy: Policy, above: int) -> Head:
+    """Return the newest checkpoint of more than `above` records that a policy is content with.
+
+    It bears the cosignatures of the policy's witnesses and no others; each was checked when it was stored.
+
+    Raises:
+        Problem: ``not_witnessed_yet``.
+    """
+    head = published(context)
+    if policy.quorum == NO_QUORUM:
+        return head
+    names = {(witness.key.name, witness.key.key_id): witness.name for witness in policy.witnesses}
+    for found in await context.store.cosigned(above, MAX_LOOKED_AT):
+        lines = _lines(found)
+        wanted = [line for line in lines if (line.name, line.key_id) in names]
+        if is_satisfied(policy, (names[line.name, line.key_id] for line in wanted)):
+            return Head(found.size, SignedNote.parse(found.note).with_signatures(wanted).format())
+    raise Problem("not_witnessed_yet", index=above)
+
+
+def _lines(checkpoint: CosignedCheckpoint) -> list[NoteSignature]:
+    return [NoteSignature.parse(one.line.decode().removesuffix("\n")) for one in checkpoint.cosignatures]
+
+
 def _join(checkpoint: CosignedCheckpoint) -> bytes:
-    lines = [NoteSignature.parse(one.line.decode().removesuffix("\n")) for one in checkpoint.cosignatures]
-    return SignedNote.parse(checkpoint.note).with_signatures(lines).format()
+    return SignedNote.parse(checkpoint.note).with_signatures(_lines(checkpoint)).format()
 
 
 async def prove_record(context: Context, index: int, head: Head) -> bytes:
@@ -59,10 +95,13 @@ async def prove_record(context: Context, index: int, head: Head) -> bytes:
     return TlogProof(index, hashes, head.note).format()
 
 
-async def prove_consistency(context: Context, old_size: int, new_size: int) -> tuple[bytes, ...]:
-    """Return the proof that the log of `new_size` extends that of `old_size`; neither is above the published size."""
-    edge = context.ledger.edge()
-    return await prove(context.store, edge, lambda reader: consistency_proof(reader, old_size, new_size))
+async def prove_growth(context: Context, old_size: int, new_size: int) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return our root at `old_size`, and the proof that the log of `new_size` extends it; both are published."""
+
+    def compute(reader: TileReader) -> tuple[bytes, tuple[bytes, ...]]:
+        return root(reader, old_size), consistency_proof(reader, old_size, new_size)
+
+    return await prove(context.store, context.ledger.edge(), compute)
 
 
 async def read_tile(context: Context, path: TilePath) -> bytes:

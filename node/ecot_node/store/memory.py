@@ -413,6 +413,14 @@ class MemoryStore:
             size=size, note=self.disk.checkpoints[size], cosignatures=await self.cosignatures(size)
         )
 
+    async def cosigned(self, above: int, limit: int) -> list[CosignedCheckpoint]:
+        lines = self._read().cosignatures
+        sizes = sorted((size for size, found in lines.items() if found and size > above), reverse=True)
+        return [
+            CosignedCheckpoint(size=size, note=self.disk.checkpoints[size], cosignatures=await self.cosignatures(size))
+            for size in sizes[:limit]
+        ]
+
     async def witness_get(self, origin: str) -> WitnessState | None:
         return self._read().witnessed.get(origin)
 

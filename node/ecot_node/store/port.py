@@ -396,6 +396,10 @@ class CheckpointStore(Protocol):
         """Return the largest checkpoint that has `at_least` cosignatures."""
         ...
 
+    async def cosigned(self, above: int, limit: int) -> list[CosignedCheckpoint]:
+        """Return up to `limit` checkpoints of more than `above` records that have a cosignature, the largest first."""
+        ...
+
     async def witness_get(self, origin: str) -> WitnessState | None:
         """Return the newest checkpoint of `origin` that we cosigned."""
         ...

@@ -75,6 +75,13 @@ COSIGNED_NEWEST: Final = (
     "SELECT size, note FROM checkpoints WHERE size = "
     "(SELECT size FROM cosignatures GROUP BY size HAVING count(*) >= ?1 ORDER BY size DESC LIMIT 1)"
 )
+COSIGNED: Final = (
+    "SELECT cosignatures.size, checkpoints.note, cosignatures.witness, cosignatures.line "
+    "FROM cosignatures JOIN checkpoints ON checkpoints.size = cosignatures.size "
+    "WHERE cosignatures.size IN "
+    "(SELECT DISTINCT size FROM cosignatures WHERE size > ?1 ORDER BY size DESC LIMIT ?2) "
+    "ORDER BY cosignatures.size DESC, cosignatures.witness"
+)
 WITNESSED: Final = "SELECT size, root, note FROM witnessed WHERE origin = ?1"
 WITNESSED_ADD: Final = "INSERT INTO witnessed (origin, size, root, note) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
 WITNESSED_SWAP: Final = "UPDATE witnessed SET size = ?2, root = ?3, note = ?4 WHERE origin = ?1 AND size = ?5"

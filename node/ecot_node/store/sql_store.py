@@ -164,6 +164,14 @@ class SqlStore:
         size, note = rows[0]
         return CosignedCheckpoint(size=size, note=note, cosignatures=await self.cosignatures(size))
 
+    async def cosigned(self, above: int, limit: int) -> list[CosignedCheckpoint]:
+        found: dict[int, tuple[bytes, list[Cosignature]]] = {}
+        for size, note, witness, line in await self._fetch(schema.COSIGNED, above, min(limit, READ_MAX_ROWS)):
+            found.setdefault(size, (note, []))[1].append(Cosignature(witness, line))
+        return [
+            CosignedCheckpoint(size=size, note=note, cosignatures=tuple(lines)) for size, (note, lines) in found.items()
+        ]
+
     async def witness_get(self, origin: str) -> WitnessState | None:
         rows = await self._fetch(schema.WITNESSED, origin)
         return WitnessState(*rows[0]) if rows else None

@@ -12,6 +12,7 @@ from ecot_cli.amounts import DAY_MS, format_instant, parse_day
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, member_names, read_id
+from ecot_cli.standing import standing_of
 from ecot_client.errors import NotRecorded
 from ecot_client.models import DraftOutcome, PollInfo, StatutesInfo
 from ecot_client.node import NodeClient
@@ -118,15 +119,17 @@ async def list_polls(run: Run, status: Annotated[str | None, option("--status", 
     """List polls."""
     async with run.node() as node:
         found = [one async for one in node.polls(status=status)]
-    if run.out.json(found):
+        standing = await standing_of(run, node)
+    if run.out.json(standing.told(found)):
         return
     run.out.table(
-        ("question", "kind", "status", "closes", "outcome", "id"),
+        ("question", "kind", "status", "standing", "closes", "outcome", "id"),
         (
             (
                 one.question,
                 run.out.word("poll_kind", one.kind),
                 run.out.word("poll", one.status),
+                standing.shown(run, one.index),
                 format_instant(one.closes_at_ms, run.locale),
                 run.out.word("choice", one.winner) if one.winner else None,
                 one.poll,
@@ -141,8 +144,9 @@ async def show_poll(run: Run, poll: PollId) -> None:
     async with run.node() as node:
         found = await node.poll(poll)
         stances = [one async for one in node.stances(poll)]
+        standing = await standing_of(run, node)
         names = {} if run.options.is_json else await member_names(node)
-    if run.out.json({"poll": found, "stances": stances}):
+    if run.out.json({"poll": found, "stances": standing.told(stances)}):
         return
     run.out.say(
         "poll",
@@ -151,10 +155,16 @@ async def show_poll(run: Run, poll: PollId) -> None:
         closes=format_instant(found.closes_at_ms, run.locale),
     )
     rows = (
-        (names.get(one.member, one.member[:8]), one.college, run.out.word("choice", one.choice), one.reason)
+        (
+            names.get(one.member, one.member[:8]),
+            one.college,
+            run.out.word("choice", one.choice),
+            standing.shown(run, one.index),
+            one.reason,
+        )
         for one in stances
     )
-    run.out.table(("member", "college", "choice", "reason"), rows)
+    run.out.table(("member", "college", "choice", "standing", "reason"), rows)
     _show_outcome(run, found)
 
 

@@ -8,14 +8,20 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ecot_cli.amounts import format_instant
+from ecot_cli.commands.witnessing import PolicyFile, verify_fork_file, verify_proof_file
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run
+from ecot_client.checks import is_proof
+from ecot_client.errors import ProofFailed
+from ecot_client.forks import is_fork_proof
 from ecot_client.journal import Journal, Pin
 from ecot_client.node import NodeClient
 from ecot_client.receipts import Receipt, parse_receipt, verify_receipt
 from ecot_client.verify import LogCheck, verify_log
 from ecot_client.witnesses import find_witnesses
+from ecot_protocol.errors import RemoteProtocolError
+from ecot_protocol.wire.note_key import NoteVerifier
 
 
 async def receipts(
@@ -72,12 +78,13 @@ async def verify(
     file: Annotated[Path | None, argument("receipt_file")] = None,
     is_log: Annotated[bool, option("--log", "verify_log")] = False,
     log_vkey: Annotated[str | None, option("--log-key", "log_key")] = None,
+    policy_file: PolicyFile = None,
 ) -> None:
-    """Verify a receipt offline, or with ``--log`` the whole log of the node."""
+    """Verify a receipt, a proof or a fork proof offline, or with ``--log`` the whole log of the node."""
     if is_log == (file is not None):
         raise UsageProblem("verify_what")
     if file is not None:
-        _verify_file(run, file, log_vkey)
+        _verify_file(run, file, log_vkey, policy_file)
         return
     needs_keys = run.profile.keys_path.exists()
     async with run.node(needs_keys=needs_keys) as node:
@@ -92,18 +99,39 @@ async def verify(
         run.out.say("log_good", size=check.size, receipts=check.receipt_count, records=check.record_count)
 
 
-def _verify_file(run: Run, file: Path, log_vkey: str | None) -> None:
-    receipt = parse_receipt(file.read_bytes())
+def _verify_file(run: Run, file: Path, log_vkey: str | None, policy_file: Path | None) -> None:
+    raw = file.read_bytes()
+    if is_fork_proof(raw):
+        verify_fork_file(run, raw, read_keys(log_vkey))
+        return
     pin = None if log_vkey is not None else _pinned(run)
     known = log_vkey if pin is None else pin.log_vkey
-    head = verify_receipt(receipt, known, () if pin is None else pin.former_vkeys)
-    shown = {**_shown(receipt), "size": head.size, "origin": head.origin, "is_log_key_known": known is not None}
+    former = () if pin is None else pin.former_vkeys
+    if is_proof(raw):
+        verify_proof_file(run, file, raw, policy_file, read_keys(known, *former))
+        return
+    receipt = parse_receipt(raw)
+    head = verify_receipt(receipt, known, former)
+    what = {"outcome": "recorded", "size": head.size, "origin": head.origin, "is_log_key_known": known is not None}
+    shown = {**_shown(receipt), **what}
     if run.out.json(shown):
         return
     day = format_instant(receipt.received_at_ms, run.locale)
     run.out.say("receipt_good", index=receipt.index, size=head.size, origin=head.origin, day=day)
     if known is None:
         run.out.say("log_key_not_known", log_key=receipt.log_vkey)
+
+
+def read_keys(*vkeys: str | None) -> tuple[NoteVerifier, ...]:
+    """Read keys of logs; what is None is left out.
+
+    Raises:
+        ProofFailed: ``vkey_malformed``, ``vkey_type_unknown``.
+    """
+    try:
+        return tuple(NoteVerifier.from_vkey(one) for one in vkeys if one is not None)
+    except RemoteProtocolError as error:
+        raise ProofFailed(error.code, error.detail) from None
 
 
 def _pinned(run: Run) -> Pin | None:

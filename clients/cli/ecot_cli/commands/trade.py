@@ -9,6 +9,7 @@ from ecot_cli.amounts import DAY_MS, format_amount, format_instant, parse_amount
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, barter_unit, find_member, member_names, read_id
+from ecot_cli.standing import standing_of
 from ecot_client.models import LedgerInfo
 from ecot_client.node import NodeClient
 from ecot_client.proofs import ProvenBalance, prove_balances
@@ -103,8 +104,9 @@ async def statement(
         code = unit or barter_unit(info)
         limits = {"from_ms": parse_day(since) if since else None, "to_ms": parse_day(until) if until else None}
         found = await node.statement(mine.member, unit=code, purpose=purpose, **limits)
+        standing = await standing_of(run, node)
         names = {} if run.options.is_json else await member_names(node)
-    if run.out.json(found):
+    if run.out.json({"opening_minor": found.opening_minor, "lines": standing.told(found.lines)}):
         return
     scale = scale_of(info, code)
     rows = (
@@ -114,11 +116,12 @@ async def statement(
             _other_party(run, one.other, names),
             format_amount(one.amount_minor, scale, code, run.locale),
             format_amount(one.balance_minor, scale, code, run.locale),
+            standing.shown(run, one.index),
         )
         for one in found.lines
     )
     run.out.say("opening", amount=format_amount(found.opening_minor, scale, code, run.locale))
-    run.out.table(("day", "reason", "other", "amount>", "balance>"), rows)
+    run.out.table(("day", "reason", "other", "amount>", "balance>", "standing"), rows)
 
 
 def _other_party(run: Run, owner: str, names: dict[str, str]) -> str:
@@ -235,14 +238,16 @@ async def list_trades(run: Run, status: Annotated[str | None, option("--status",
     async with run.node() as node:
         info, mine = await node.info(), await run.member(node)
         found = [one async for one in node.trades(member=mine.member, status=status)]
+        standing = await standing_of(run, node)
         names = {} if run.options.is_json else await member_names(node)
-    if run.out.json(found):
+    if run.out.json(standing.told(found)):
         return
     run.out.table(
-        ("status", "seller", "buyer", "barter>", "euro>", "commission>", "id"),
+        ("status", "standing", "seller", "buyer", "barter>", "euro>", "commission>", "id"),
         (
             (
                 run.out.word("trade", one.status),
+                standing.shown(run, one.index),
                 names.get(one.seller, one.seller[:8]),
                 names.get(one.buyer, one.buyer[:8]),
                 format_amount(one.barter_minor, scale_of(info, one.unit), one.unit, run.locale),

@@ -9,11 +9,14 @@ import asyncio
 import time
 from typing import Annotated, Final, NamedTuple
 
+import msgspec
+
 from ecot_cli.acting import record, show_done
 from ecot_cli.amounts import format_amount, format_instant, parse_amount, scale_of
 from ecot_cli.errors import UsageProblem
 from ecot_cli.framework import Command, argument, option
 from ecot_cli.run import Run, barter_unit, member_names, read_id
+from ecot_cli.standing import standing_of
 from ecot_client.errors import NotRecorded
 from ecot_client.federation import ABORT_AFTER_MS, build_send_over, check_quote, draft_direct
 from ecot_client.models import DestinationInfo, LedgerInfo, PeerInfo, QuoteInfo, TransferInfo
@@ -223,16 +226,18 @@ async def list_transfers(run: Run, status: Annotated[str | None, option("--statu
     async with run.node() as node:
         info = await node.info()
         found = [one async for one in node.transfers(status=status)]
+        standing = await standing_of(run, node)
         domains = {one.ledger: one.domain async for one in node.destinations()}
         names = {} if run.options.is_json else await member_names(node)
-    if run.out.json(found):
+    if run.out.json([{**msgspec.to_builtins(one), "standing": standing.of(_last_index(one))} for one in found]):
         return
     run.out.table(
-        ("day", "status", "role", "member", "partner", "amount>", "id"),
+        ("day", "status", "standing", "role", "member", "partner", "amount>", "id"),
         (
             (
                 format_instant(one.at_ms, run.locale),
                 run.out.word("transfer", one.status),
+                standing.shown(run, _last_index(one)),
                 run.out.word("role", one.role),
                 names.get(one.member, one.member[:8]),
                 domains.get(one.partner, one.partner[:8]),
@@ -242,6 +247,11 @@ async def list_transfers(run: Run, status: Annotated[str | None, option("--statu
             for one in found
         ),
     )
+
+
+def _last_index(transfer: TransferInfo) -> int:
+    """Return the place of what a transfer stands by: its end, or as yet its beginning."""
+    return transfer.resolved_index if transfer.resolved_index is not None else transfer.index
 
 
 TRANSFER_COMMANDS: Final = (
