@@ -191,13 +191,12 @@ class NodeClient(Reads):
         """Take in a checkpoint; see `LogMemory.observe`."""
         if self._memory is None:
             await self.ledger()
-        assert self._memory is not None, "asking for the ledger makes it"
         try:
-            return await self._memory.observe(note)
+            return await (await self._memory_of(await self.pinned())).observe(note)
         except ProofFailed:
             if not await self._has_new_key():
                 raise
-            return await self._memory.observe(note)
+            return await (await self._memory_of(await self.pinned())).observe(note)
 
     async def _has_new_key(self) -> bool:
         """Ask the node for its ledger anew; tell whether its log key was replaced, and followed."""
