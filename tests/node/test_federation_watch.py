@@ -24,15 +24,20 @@ from ecot_node.federation.memory import MemoryNetwork, MemoryTransport
 from ecot_node.federation.peer_ids import peer_id_of
 from ecot_node.federation.port import PeerId
 from ecot_node.federation.service import FederationService, FederationSigners
-from ecot_node.federation.watching import QUESTIONS
+from ecot_node.federation.watching import QUESTIONS, Watching
 from ecot_node.ledger.writer import Writer
 from ecot_node.store.forks import ForkBoard
 from ecot_node.store.memory import MemoryStore
+from ecot_node.store.port import DecisionLeaf, DecisionLogState
 from ecot_protocol.domains.federation import sightings
+from ecot_protocol.domains.federation.decision_log import OUTCOMES, decision_hash
+from ecot_protocol.domains.federation.sighting_messages import Seen, Sighting, encode_sighting
 from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
+from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
 from ecot_protocol.wire.entry import Entry
 from ecot_protocol.wire.fork import verify_fork
 from ecot_protocol.wire.keys import Signer
+from ecot_protocol.wire.merkle import Frontier
 from ecot_protocol.wire.note import NoteSigner
 from ecot_protocol.wire.reply import Recorded
 
@@ -164,7 +169,7 @@ async def test_a_log_with_two_histories_is_found_out_when_its_witnesses_meet(tmp
                 await until(lambda node=node: _has_proof(node))
                 for raw in node.board.proofs.values():
                     assert verify_fork(raw, [cast.liar.log.verifier]).origin == cast.liar.origin
-                (watched,) = [one for one in node.federation.watched() if one.log.ledger == cast.liar.ledger]
+                (watched,) = [one for one in node.federation.watched() if one.log.origin == cast.liar.origin]
                 assert watched.status == "forked"
                 again = ForkBoard(node.store)
                 await again.load()
@@ -187,7 +192,7 @@ async def test_a_log_that_is_gone_leaves_an_open_question_that_is_kept(tmp_path:
                 await until(lambda: _is(west.witnessed_size(cast.liar.origin), len(second)))
             network.heal(peer_of(cast.east), peer_of(cast.west))
             for node in (east, west):
-                await until(lambda node=node: _is_unproven(node, cast.liar.ledger))
+                await until(lambda node=node: _is_unproven(node, cast.liar.origin))
                 assert await node.store.meta_get(QUESTIONS)
                 assert node.board.proofs == {}
 
@@ -207,13 +212,39 @@ async def test_an_honest_log_that_two_see_at_two_sizes_is_not_accused(tmp_path: 
         await honest.record(more)
         size = len(cast.common) + len(more)
         await until(lambda: _is(west.witnessed_size(cast.liar.origin), size))
-        await until(lambda: _has_seen(west, cast.liar.ledger))
-        await until(lambda: _has_seen(east, cast.liar.ledger))
+        await until(lambda: _has_seen(west, cast.liar.origin))
+        await until(lambda: _has_seen(east, cast.liar.origin))
         network.heal(peer_of(cast.east), peer_of(cast.liar))
         await until(lambda: _is(east.witnessed_size(cast.liar.origin), size))
         for node in (east, west):
-            await until(lambda node=node: _agrees(node, cast.liar.ledger))
+            await until(lambda node=node: _agrees(node, cast.liar.origin))
             assert node.board.proofs == {}
+
+
+@pytest.mark.parametrize("seen", [3, 300, 600])
+async def test_the_kept_leaves_of_a_decision_log_prove_that_it_forked(tmp_path: Path, seen: int) -> None:
+    cast, network = Cast(), MemoryNetwork()
+    origin, size = cast.liar.origin + DECISIONS_SUFFIX, 600
+    signer = NoteSigner(origin, seed("liarlog"))
+    leaves = [DecisionLeaf(number, number.to_bytes(16, "big"), number % 2) for number in range(size)]
+    ours = Frontier.of([decision_hash(leaf.tid, OUTCOMES[leaf.outcome]) for leaf in leaves])
+    theirs = Frontier.of([decision_hash(leaf.tid, OUTCOMES[1 - leaf.outcome]) for leaf in leaves[:seen]])
+    kept, other = (sign_checkpoint(Checkpoint(origin, one.size, one.root()), signer) for one in (ours, theirs))
+    async with running(cast.east, entries_of(cast.east), [], network, tmp_path) as east:
+        state = DecisionLogState(size, b"".join(ours.hashes), kept.format())
+        assert await east.store.decision_log_put(origin, old_size=None, state=state, leaves=leaves)
+        watching = Watching(
+            east.writer, east.store, east.board, HistoryGuard(east.writer, east.store, {}, tmp_path / "r"), _drop
+        )
+        await watching.start()
+        await watching.tick()
+        await watching.receive(cast.west.ledger, encode_sighting(Seen((other.format(),))))
+        (raw,) = east.board.proofs.values()
+        assert verify_fork(raw, [signer.verifier]).origin == origin
+
+
+def _drop(_ledger: bytes, _message: Sighting) -> None:
+    """Nobody is there to hear it."""
 
 
 async def _is(size: object, expected: int) -> bool:
@@ -224,14 +255,14 @@ async def _has_proof(node: Node) -> bool:
     return bool(node.board.proofs)
 
 
-async def _is_unproven(node: Node, ledger: bytes) -> bool:
-    return [one.status for one in node.federation.watched() if one.log.ledger == ledger] == ["unproven"]
+async def _is_unproven(node: Node, origin: str) -> bool:
+    return [one.status for one in node.federation.watched() if one.log.origin == origin] == ["unproven"]
 
 
-async def _has_seen(node: Node, ledger: bytes) -> bool:
-    return any(one.sources for one in node.federation.watched() if one.log.ledger == ledger)
+async def _has_seen(node: Node, origin: str) -> bool:
+    return any(one.sources for one in node.federation.watched() if one.log.origin == origin)
 
 
-async def _agrees(node: Node, ledger: bytes) -> bool:
-    found = [one for one in node.federation.watched() if one.log.ledger == ledger]
+async def _agrees(node: Node, origin: str) -> bool:
+    found = [one for one in node.federation.watched() if one.log.origin == origin]
     return [one.status for one in found] == ["agrees"] and not node.federation._watching._watch.open_questions().items  # type: ignore[union-attr]

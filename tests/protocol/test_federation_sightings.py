@@ -4,6 +4,7 @@
 import msgspec
 import pytest
 from federation_kit import FederatedKit, LogTree, peer
+from ledger_kit import seed
 
 from ecot_protocol.domains.federation.sighting_messages import (
     MAX_SIGHTINGS,
@@ -26,6 +27,7 @@ from ecot_protocol.domains.federation.sightings import (
     UNPROVEN_AFTER_MS,
     AnswerGrowth,
     KeepForkProof,
+    LookInKept,
     OwnLogShown,
     TellSighting,
     Watch,
@@ -33,6 +35,7 @@ from ecot_protocol.domains.federation.sightings import (
     WatchOutput,
     known_logs,
 )
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
 from ecot_protocol.wire.fork import prove_fork, verify_fork
@@ -361,7 +364,7 @@ def test_growth_is_answered_of_our_own_log_alone() -> None:
     world = World()
     watch = world.watches["east"]
     assert watch.receive(world.west.ledger, AskGrowth(world.east.origin, 1, 2), world.now) == [
-        AnswerGrowth(world.west.ledger, 1, 2)
+        AnswerGrowth(world.west.ledger, world.east.origin, 1, 2)
     ]
     for asked in (
         AskGrowth(world.liar.origin, 1, 2),
@@ -437,3 +440,53 @@ def test_messages_are_told_apart_and_bounded() -> None:
     with pytest.raises(RemoteProtocolError, match="too_large"):
         decode_sighting(bytes(200_000))
     assert not is_sighting(b"\x92")
+
+
+# --- decision logs ----------------------------------------------------------------------------------------------------
+
+
+def decisions_of(kit: FederatedKit, tree: LogTree, size: int) -> bytes:
+    origin = kit.origin + DECISIONS_SUFFIX
+    signer = NoteSigner(origin, seed(kit.name + "log"))
+    return sign_checkpoint(Checkpoint(origin, size, tree.root(size)), signer).format()
+
+
+@pytest.mark.parametrize(("own_size", "seen_size"), [(9, 9), (12, 9), (16, 8)])
+def test_of_a_decision_log_the_kept_leaves_alone_prove_the_fork(own_size: int, seen_size: int) -> None:
+    world = World()
+    watch, origin = world.watches["east"], world.liar.origin + DECISIONS_SUFFIX
+    kept, other = world.forger.trees["east"], world.forger.trees["west"]
+    assert watch.witnessed(origin, decisions_of(world.liar, kept, own_size), world.now) == []
+    outputs = watch.receive(world.west.ledger, Seen((decisions_of(world.liar, other, seen_size),)), world.now)
+    if own_size != seen_size:
+        assert outputs == [LookInKept(origin, seen_size, own_size)]
+        outputs = watch.looked(outputs[0], kept.root(seen_size), kept.consistency(seen_size, own_size))
+    assert isinstance(outputs[0], KeepForkProof)
+    assert verify_fork(outputs[0].proof, [world.liar.log.decisions]).origin == origin
+
+
+def test_of_a_decision_log_that_grew_the_kept_leaves_agree() -> None:
+    world = World()
+    watch, origin = world.watches["east"], world.liar.origin + DECISIONS_SUFFIX
+    kept = world.forger.trees["east"]
+    watch.witnessed(origin, decisions_of(world.liar, kept, 12), world.now)
+    (look,) = watch.receive(world.west.ledger, Seen((decisions_of(world.liar, kept, 9),)), world.now)
+    assert isinstance(look, LookInKept)
+    assert watch.looked(look, kept.root(9), kept.consistency(9, 12)) == []
+    assert watch.open_questions().items == ()
+
+
+def test_where_leaves_are_missing_or_fewer_the_log_s_node_is_asked() -> None:
+    world = World()
+    watch, origin = world.watches["east"], world.liar.origin + DECISIONS_SUFFIX
+    kept = world.forger.trees["east"]
+    watch.witnessed(origin, decisions_of(world.liar, kept, 12), world.now)
+    asked = TellSighting(world.liar.ledger, AskGrowth(origin, 12, 16))
+    assert watch.receive(world.west.ledger, Seen((decisions_of(world.liar, kept, 16),)), world.now) == [asked]
+    other = World()
+    watch = other.watches["east"]
+    watch.witnessed(origin, decisions_of(other.liar, kept, 12), other.now)
+    (look,) = watch.receive(other.west.ledger, Seen((decisions_of(other.liar, kept, 9),)), other.now)
+    assert isinstance(look, LookInKept)
+    assert watch.looked(look, None, ()) == [TellSighting(other.liar.ledger, AskGrowth(origin, 9, 12))]
+    assert not watch.open_questions().items[0].is_refused

@@ -18,6 +18,7 @@ from ecot_client.journal import Journal
 from ecot_client.node import NodeClient
 from ecot_client.policies import find_partners
 from ecot_client.transport import Request
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.fork import HEADER, Fork, ForkProof, fork_id, verify_fork
 from ecot_protocol.wire.note_key import NoteVerifier
@@ -98,9 +99,10 @@ async def learn_fork(node: NodeClient, name: str) -> KeptFork | None:
 
 async def _known_log(node: NodeClient, origin: str) -> tuple[str, NoteVerifier, bool] | None:
     own = await node.verifier()
-    if origin == own.name:
-        return origin, own, True
+    if origin.removesuffix(DECISIONS_SUFFIX) == own.name:
+        return origin, NoteVerifier(origin, own.key_type, own.public_key), True
     for partner in await find_partners(node):
-        if partner.side.origin == origin:
-            return partner.side.domain, partner.log_key, False
+        if partner.side.origin == origin.removesuffix(DECISIONS_SUFFIX):
+            key = partner.log_key  # the decision log has the same key, under a name of its own
+            return partner.side.domain, NoteVerifier(origin, key.key_type, key.public_key), False
     return None

@@ -18,12 +18,14 @@ from ecot_node.ledger.tree import prove
 from ecot_node.ledger.writer import Writer
 from ecot_node.store.forks import ForkBoard
 from ecot_node.store.port import LogStore
+from ecot_protocol.domains.federation.decision_log import OUTCOMES, decision_hash
 from ecot_protocol.domains.federation.sighting_messages import Growth, Sighting, decode_sighting
 from ecot_protocol.domains.federation.sightings import (
     OPEN_QUESTIONS,
     AnswerGrowth,
     KeepForkProof,
     KnownLog,
+    LookInKept,
     OwnLogShown,
     TellSighting,
     Watch,
@@ -33,7 +35,8 @@ from ecot_protocol.domains.federation.sightings import (
 )
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.fork import fork_id, prove_fork
-from ecot_protocol.wire.merkle import TileReader, consistency_proof, root
+from ecot_protocol.wire.merkle import TILE_WIDTH, consistency_proof, root
+from ecot_protocol.wire.merkle_hash import subtree_root
 from ecot_protocol.wire.note import SignedNote
 
 log = structlog.get_logger("ecot.watch")
@@ -41,6 +44,9 @@ log = structlog.get_logger("ecot.watch")
 WATCH_PACE: Final = Pace(per_second=0.5, burst=60)
 """Messages of one partner about other logs; each costs us at most 16 signatures or one proof."""
 TICK_S: Final = 1.0
+MAX_LEAVES_HASHED: Final = 200_000
+"""Decisions that are hashed at one time to answer one question; a longer log stays an open question."""
+LEAVES_AT_ONCE: Final = 1_000
 QUESTIONS: Final = "open_sightings"
 """Name under which the store keeps the open questions."""
 
@@ -129,8 +135,9 @@ class Watching:
     async def _look_at(self, known: KnownLog) -> None:
         """Let the watch know what was cosigned, over libp2p or HTTP."""
         assert self._watch is not None
-        witnessed = await self._store.witness_get(known.origin)
-        if witnessed is not None:
+        of = self._store.decision_log if known.is_decisions else self._store.witness_get
+        witnessed = await of(known.origin)
+        if witnessed is not None and witnessed.note:
             await self._carry_out(self._watch.witnessed(known.origin, witnessed.note, self._writer.wall_ms()))
 
     async def _keep_questions(self) -> None:
@@ -151,6 +158,10 @@ class Watching:
                         log.error("log_forked", origin=known.origin, proof=fork_id(proof))
                 case AnswerGrowth():
                     await self._answer(output)
+                case LookInKept(origin, old, new):
+                    assert self._watch is not None
+                    found = await self._kept_growth(origin, old, new)
+                    await self._carry_out(self._watch.looked(output, *(found or (None, ()))))
                 case OwnLogShown(ledger, checkpoint):
                     await self._guard.judge(checkpoint, ledger.hex())
 
@@ -160,12 +171,39 @@ class Watching:
         if log_key is None:
             return
         old, new = asked.old_size, asked.new_size
-        if new > edge.size:
-            self._send(asked.ledger, Growth(log_key.name, old, new, None, ()))
-            return
+        found: tuple[bytes, tuple[bytes, ...]] | None = None
+        if asked.origin != log_key.name:
+            found = await self._kept_growth(asked.origin, old, new)
+        elif new <= edge.size:
+            found = await prove(
+                self._store, edge, lambda reader: (root(reader, old), consistency_proof(reader, old, new))
+            )
+        first, hashes = found or (None, ())
+        self._send(asked.ledger, Growth(asked.origin, old, new, first, hashes))
 
-        def compute(reader: TileReader) -> tuple[bytes, tuple[bytes, ...]]:
-            return root(reader, old), consistency_proof(reader, old, new)
+    async def _kept_growth(self, origin: str, old: int, new: int) -> tuple[bytes, tuple[bytes, ...]] | None:
+        """Compute the root of a decision log at `old`, and the growth to `new`; None if not all leaves are kept."""
+        if new > MAX_LEAVES_HASHED:
+            return None
+        hashes: list[bytes] = []
+        while len(hashes) < new:
+            rows = await self._store.decision_leaves(origin, len(hashes), min(LEAVES_AT_ONCE, new - len(hashes)))
+            if not rows or rows[0].number != len(hashes):
+                return None
+            hashes += [decision_hash(row.tid, OUTCOMES[row.outcome]) for row in rows]
+        leaves = _Leaves(hashes)
+        return root(leaves, old), consistency_proof(leaves, old, new)
 
-        found, hashes = await prove(self._store, edge, compute)
-        self._send(asked.ledger, Growth(log_key.name, old, new, found, hashes))
+
+class _Leaves:
+    """Tiles over leaf hashes in memory, computed when they are asked for."""
+
+    def __init__(self, hashes: list[bytes]) -> None:
+        self._hashes = hashes
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """Return `width` hashes of a tile."""
+        span = TILE_WIDTH**level
+        first = index * TILE_WIDTH * span
+        starts = range(first, first + width * span, span)
+        return b"".join(subtree_root(self._hashes[start : start + span]) for start in starts)

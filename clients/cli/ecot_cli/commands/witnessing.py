@@ -13,8 +13,10 @@ from ecot_client.checks import ProofCheck, check_proof, fetch_proof
 from ecot_client.errors import ProofFailed
 from ecot_client.forks import KeptFork, kept_forks
 from ecot_client.journal import Journal
+from ecot_client.models import WatchedLog
 from ecot_client.node import NodeClient, system_clock_ms
 from ecot_client.policies import read_policy
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.fork import ForkProof, fork_id, verify_fork
 from ecot_protocol.wire.note_key import NoteVerifier
@@ -204,7 +206,7 @@ async def histories(run: Run) -> None:
         ("log", "status", "size>", "told_by", "proof"),
         (
             (
-                one.domain or one.origin,
+                _name_of(one),
                 run.out.word("history", one.status),
                 one.size,
                 ", ".join(domains.get(source) or source[:8] for source in one.sources),
@@ -217,12 +219,18 @@ async def histories(run: Run) -> None:
         for question in one.open:
             run.out.say(
                 "history_refused" if question.is_refused else "history_unproven",
-                log=one.domain or one.origin,
+                log=_name_of(one),
                 source=domains.get(question.source) or question.source[:8],
                 first_size=question.first_size,
                 second_size=question.second_size,
                 day=format_instant(question.since_ms, run.locale),
             )
+
+
+def _name_of(log: WatchedLog) -> str:
+    """Return a log's name for people: the partner's domain, and that it is its decision log if it is."""
+    name = log.domain or log.origin.removesuffix(DECISIONS_SUFFIX)
+    return name + DECISIONS_SUFFIX if log.origin.endswith(DECISIONS_SUFFIX) else name
 
 
 async def export_forks(run: Run, folder: Annotated[Path | None, option("--save", "forks_folder")] = None) -> None:

@@ -14,6 +14,9 @@ receives one of a log that it knows compares it with its own:
 A log that has two heads can answer the second question with a proof against itself, or not answer it. In both cases it
 is found out: nobody can bring an open question about an honest log but by keeping its node from answering.
 
+Decision logs are compared like the others. Of those a witness keeps the leaves, so it needs no answer: whoever has seen
+more of one computes by itself what its root was at the other's size, and has the proof.
+
 Rules:
 
 - A sighting counts by the signature of its log, under the key that our own peering with that log's cooperative names;
@@ -39,7 +42,7 @@ from ecot_protocol.domains.federation.sighting_messages import (
     Sighting,
 )
 from ecot_protocol.domains.federation.state import FederationState
-from ecot_protocol.domains.federation.statements import LogKey
+from ecot_protocol.domains.federation.statements import DECISIONS_SUFFIX, LogKey
 from ecot_protocol.errors import RemoteProtocolError
 from ecot_protocol.wire.checkpoint import Checkpoint, open_checkpoint
 from ecot_protocol.wire.encoding import Codec, Count, Hash, WireArray
@@ -75,11 +78,13 @@ class KnownLog:
         origin: its name.
         key: that signs its checkpoints.
         ledger: of the partner that it is the log of, 32 bytes; None: a decider that is no partner of ours.
+        is_decisions: it is a decision log.
     """
 
     origin: str
     key: NoteVerifier
     ledger: bytes | None
+    is_decisions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,19 @@ class KeepForkProof:
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrowth:
-    """Compute the root of our own log at the old size and the growth from there, and send it: `Growth`."""
+    """Compute the root of our own log (or decision log) at the old size and the growth from there; send `Growth`."""
 
     ledger: bytes
+    origin: str
+    old_size: int
+    new_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookInKept:
+    """Compute the same of a partner's decision log from the leaves that we keep of it: `Watch.looked`."""
+
+    origin: str
     old_size: int
     new_size: int
 
@@ -173,7 +188,7 @@ class OwnLogShown:
     checkpoint: bytes
 
 
-WatchOutput = TellSighting | KeepForkProof | AnswerGrowth | OwnLogShown
+WatchOutput = TellSighting | KeepForkProof | AnswerGrowth | LookInKept | OwnLogShown
 
 
 def known_logs(state: FederationState) -> dict[str, KnownLog]:
@@ -186,16 +201,20 @@ def known_logs(state: FederationState) -> dict[str, KnownLog]:
     logs: dict[str, KnownLog] = {}
     for ledger, peer in peers.items():
         side = peer.peering.side_of(ledger)
-        key = LogKey(origin=side.origin, public_key=side.log).verifier
-        logs[side.origin] = KnownLog(side.origin, key, ledger)
-    named: dict[str, set[NoteVerifier]] = {}
+        logs |= {one.origin: one for one in _both_logs(LogKey(origin=side.origin, public_key=side.log), ledger)}
+    named: dict[str, set[LogKey]] = {}
     for peer in peers.values():
         for policy in peer.peering.deciders:
-            named.setdefault(policy.log.origin, set()).add(policy.log.verifier)
+            named.setdefault(policy.log.origin, set()).add(policy.log)
     for origin, keys in named.items():
         if origin not in logs and origin != state.coop.founded.origin and len(keys) == 1:
-            logs[origin] = KnownLog(origin, next(iter(keys)), None)
+            logs |= {one.origin: one for one in _both_logs(next(iter(keys)), None)}
     return logs
+
+
+def _both_logs(key: LogKey, ledger: bytes | None) -> tuple[KnownLog, KnownLog]:
+    log, decisions = key.verifier, key.decisions
+    return KnownLog(log.name, log, ledger), KnownLog(decisions.name, decisions, ledger, is_decisions=True)
 
 
 class _Pending(msgspec.Struct):
@@ -254,8 +273,10 @@ class Watch:
             case Seen():
                 return [*self._take_seen(sender, message, now_ms)]
             case AskGrowth(origin, old_size, new_size):
-                is_ours = origin == self._state().coop.founded.origin
-                return [AnswerGrowth(sender, old_size, new_size)] if is_ours and 0 < old_size <= new_size else []
+                is_ours = origin in self._own_origins()
+                return (
+                    [AnswerGrowth(sender, origin, old_size, new_size)] if is_ours and 0 < old_size <= new_size else []
+                )
             case Growth():
                 return [*self._take_growth(sender, message)]
             case ForkShown(proof):
@@ -280,6 +301,19 @@ class Watch:
         for source, seen in [*self._seen.get(origin, {}).items()]:
             outputs += self._compare(log, source, seen, now_ms)
         return outputs
+
+    def looked(self, look: LookInKept, root: bytes | None, hashes: tuple[bytes, ...]) -> list[WatchOutput]:
+        """Take the answer to a `LookInKept`; no `root`: not all leaves are kept, and the log's node is asked."""
+        log = known_logs(self._state()).get(look.origin)
+        if log is None or log.ledger is None:
+            return []
+        if root is None:
+            return [TellSighting(log.ledger, AskGrowth(look.origin, look.old_size, look.new_size))]
+        return [*self._take_growth(log.ledger, Growth(look.origin, look.old_size, look.new_size, root, hashes))]
+
+    def _own_origins(self) -> tuple[str, str]:
+        origin = self._state().coop.founded.origin
+        return origin, origin + DECISIONS_SUFFIX
 
     def forked(self, raw: bytes) -> list[WatchOutput]:
         """Take a proof that the host found by itself.
@@ -372,12 +406,12 @@ class Watch:
 
     def _take_seen(self, sender: bytes, message: Seen, now_ms: int) -> Iterator[WatchOutput]:
         state = self._state()
-        logs, own = known_logs(state), state.coop.founded.origin
+        logs, own = known_logs(state), self._own_origins()
         found: list[tuple[KnownLog, Head]] = []
         for raw in message.checkpoints:
             origin = Checkpoint.parse(SignedNote.parse(raw).text).origin
             log = logs.get(origin)
-            if origin == own:
+            if origin in own:
                 yield OwnLogShown(sender, raw)
             elif log is not None and log.ledger != sender:  # of its own log a partner tells by asking for cosignatures
                 head = self._open(log, raw)
@@ -416,13 +450,17 @@ class Watch:
 
     # --- questions --------------------------------------------------------------------------------------------------
 
-    def _ask(self, logs: dict[str, KnownLog], now_ms: int) -> Iterator[TellSighting]:
+    def _ask(self, logs: dict[str, KnownLog], now_ms: int) -> Iterator[WatchOutput]:
         for (origin, _), one in self._pending.items():
             log = logs.get(origin)
             if log is not None and log.ledger is not None and now_ms >= one.next_ms:
                 one.next_ms = now_ms + one.wait_ms
                 one.wait_ms = min(2 * one.wait_ms, ASK_MAX_MS)
-                yield TellSighting(log.ledger, AskGrowth(origin, one.first.size, one.second.size))
+                own = self._own.get(origin)
+                if log.is_decisions and own is not None and own.size >= one.second.size:
+                    yield LookInKept(origin, one.first.size, one.second.size)
+                else:
+                    yield TellSighting(log.ledger, AskGrowth(origin, one.first.size, one.second.size))
 
     def _take_growth(self, sender: bytes, message: Growth) -> Iterator[WatchOutput]:
         log = known_logs(self._state()).get(message.origin)
@@ -458,7 +496,7 @@ class Watch:
     def _take_fork(self, sender: bytes, raw: bytes) -> Iterator[WatchOutput]:
         proof, state = ForkProof.parse(raw), self._state()
         origin = proof.log_key.name
-        if origin == state.coop.founded.origin:
+        if origin in self._own_origins():
             yield from (OwnLogShown(sender, note) for note in (proof.first, proof.second))
             return
         log = known_logs(state).get(origin)
@@ -530,6 +568,6 @@ def _pair(one: Head, other: Head, now_ms: int) -> _Pending:
 
 
 __all__ = [
-    "OPEN_QUESTIONS", "AnswerGrowth", "Head", "KeepForkProof", "KnownLog", "LogStatus", "OpenQuestion", "OpenQuestions",
-    "OwnLogShown", "TellSighting", "Watch", "WatchOutput", "WatchedLog", "known_logs",
+    "OPEN_QUESTIONS", "AnswerGrowth", "Head", "KeepForkProof", "KnownLog", "LogStatus", "LookInKept", "OpenQuestion",
+    "OpenQuestions", "OwnLogShown", "TellSighting", "Watch", "WatchOutput", "WatchedLog", "known_logs",
 ]  # fmt: skip
