@@ -640,11 +640,11 @@ class Writer:
                 await asyncio.sleep(REOPEN_PAUSE_S * (attempt + 1))
                 continue
             await self._load(opened, keep_missed)
+            if isinstance(error, StoreFull):  # before the callers hear of it: the next one must not try in vain
+                self.block("store_full")
             self._settled.set()
             await self._answer_recovered(batch)
             self._publish(missed)
-            if isinstance(error, StoreFull):
-                self.block("store_full")
             return
         self.block("store_full" if isinstance(error, StoreFull) else "store_failed")
         self._answer_unknown(batch)
