@@ -9,7 +9,7 @@ import pytest
 from federation_kit import FederatedKit, peer, peering, policy
 from ledger_kit import seed
 
-from ecot_protocol.domains.coop.acts import ReplaceNodeKey
+from ecot_protocol.domains.coop.acts import NameCosigner, ReplaceNodeKey
 from ecot_protocol.domains.federation.keys import FollowKeys, KeyProof, are_own_keys_behind
 from ecot_protocol.domains.federation.statements import Peering, decode_peering, encode_peering
 from ecot_protocol.wire.checkpoint import Checkpoint, sign_checkpoint
@@ -75,6 +75,24 @@ def test_a_replaced_key_counts_wherever_the_ledger_is_named(world: World, purpos
         decode_peering(encode_peering(world.peering(kit)))
     assert world.nord.state.federation.peers[world.sud.ledger].statement == statement
     assert world.nord.replayed().digest() == world.nord.state.digest()
+
+
+def test_a_further_cosigner_is_followed_and_given_up(world: World) -> None:
+    for public_key in (b"\x03" + bytes(1_312), None):
+        payload = NameCosigner(public_key=public_key)
+        world.sud.must("coop.name_cosigner", payload, **world.sud.by_board())
+        index = len(world.sud.records) - 1
+        assert world.follow(world.proof(index)) is None
+        side = world.peering().side_of(world.sud.ledger)
+        assert (side.cosigner_ml_dsa_44, side.keys_index) == (public_key, index)
+
+
+def test_our_own_further_cosigner_is_followed(world: World) -> None:
+    payload = NameCosigner(public_key=b"\x03" + bytes(1_312))
+    world.nord.must("coop.name_cosigner", payload, **world.nord.by_board())
+    assert world.follow(FollowKeys(ledger=world.nord.ledger, proof=None)) is None
+    assert world.peering().side_of(world.nord.ledger).cosigner_ml_dsa_44 == payload.public_key
+    assert not are_own_keys_behind(world.nord.state)
 
 
 def test_several_keys_are_followed_at_once_and_the_last_of_each_counts(world: World) -> None:

@@ -50,7 +50,7 @@ def read_step(raw: bytes, pin: Pin) -> tuple[Pin, str]:
             if one.index <= index:
                 raise RemoteProtocolError("replacement_wrong", "out of order")
             index = one.index
-            if replacement.purpose == "log":
+            if replacement.purpose == "log" and replacement.public_key is not None:
                 newest = NoteVerifier(pin.origin, KeyType.ED25519, replacement.public_key[1:])
         open_checkpoint(note, (newest,))
     except RemoteProtocolError as error:

@@ -160,18 +160,17 @@ class PartnerDesk:
                 await self.proposals.answered(sender, message)
             case KeysShown():
                 await self._follow(sender, message)
-            case AskMirror() if await self._show_keys(sender, message):
-                pass  # what our new agent signs is of no use to whoever doesn't know it yet
+            case AskMirror():
+                await self._show_keys(sender, message)  # first: our new agent may sign what follows
+                await self.reconciler.take(sender, message)
             case _:
                 await self.reconciler.take(sender, message)
 
-    async def _show_keys(self, sender: bytes, message: AskMirror) -> bool:
-        if message.keys_index >= self.own_keys_index():
-            return False
-        shown = await self.follower.show(message.keys_index, message.cosigned_size)
-        if shown is not None:
-            self.tell(sender, shown)
-        return shown is not None
+    async def _show_keys(self, sender: bytes, message: AskMirror) -> None:
+        if message.keys_index < self.own_keys_index():
+            shown = await self.follower.show(message.keys_index, message.cosigned_size)
+            if shown is not None:
+                self.tell(sender, shown)
 
     async def _follow(self, sender: bytes, message: KeysShown) -> None:
         await self.follower.take(sender, message)

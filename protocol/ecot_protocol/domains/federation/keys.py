@@ -19,11 +19,12 @@ A ledger follows its own keys by the same entry, without a proof: its state says
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from ecot_protocol.domains.coop.acts import REPLACE_NODE_KEY, ReplaceNodeKey
+from ecot_protocol.domains.coop.acts import NAME_COSIGNER, REPLACE_NODE_KEY, NameCosigner, ReplaceNodeKey
+from ecot_protocol.domains.coop.state import ML_DSA_COSIGNER
 from ecot_protocol.domains.federation import facts
 from ecot_protocol.domains.federation.messages import MAX_FOLLOWED
 from ecot_protocol.domains.federation.proofs import (
@@ -75,24 +76,35 @@ class FollowKeys(Wire):
     proof: KeyProof | None
 
 
-_REPLACEMENT: Final[Codec[ReplaceNodeKey]] = Codec(ReplaceNodeKey)
+class Replacement(NamedTuple):
+    """What a record says of a key of its node; `public_key` is None for a further cosigner that the node gave up."""
+
+    purpose: str
+    public_key: bytes | None
 
 
-def read_replacement(record: bytes, ledger: bytes) -> ReplaceNodeKey:
-    """Read the raw record of a replacement.
+_REPLACED: Final[Codec[ReplaceNodeKey]] = Codec(ReplaceNodeKey)
+_COSIGNER: Final[Codec[NameCosigner]] = Codec(NameCosigner)
+
+
+def read_replacement(record: bytes, ledger: bytes) -> Replacement:
+    """Read the raw record of a replacement: ``coop.replace_node_key`` or ``coop.name_cosigner``.
 
     Raises:
         RemoteProtocolError: ``replacement_wrong``, or a code of the record's form.
     """
     body = body_of(record)
-    if body.type != REPLACE_NODE_KEY.tag or body.ledger != ledger:
-        raise RemoteProtocolError("replacement_wrong", body.type)
-    return _REPLACEMENT.decode(bytes(body.payload))
+    if body.ledger == ledger and body.type == REPLACE_NODE_KEY.tag:
+        replaced = _REPLACED.decode(bytes(body.payload))
+        return Replacement(replaced.purpose, replaced.public_key)
+    if body.ledger == ledger and body.type == NAME_COSIGNER.tag:
+        return Replacement(ML_DSA_COSIGNER, _COSIGNER.decode(bytes(body.payload)).public_key)
+    raise RemoteProtocolError("replacement_wrong", body.type)
 
 
-def replaced_keys(records: Iterable[Inclusion], ledger: bytes) -> dict[str, bytes]:
+def replaced_keys(records: Iterable[Inclusion], ledger: bytes) -> dict[str, bytes | None]:
     """Return purpose -> newest key."""
-    replaced: dict[str, bytes] = {}
+    replaced: dict[str, bytes | None] = {}
     for one in records:
         read = read_replacement(one.record, ledger)
         replaced[read.purpose] = read.public_key
@@ -163,7 +175,8 @@ def _followed(state: FederationState, payload: FollowKeys) -> dict[bytes, Peerin
     """Return partner -> its peering with the new keys, where it changes."""
     ledger, proof = payload.ledger, payload.proof
     if proof is None:
-        keys = {purpose: key.public_key for purpose, key in state.coop.node_keys.items()}
+        keys: dict[str, bytes | None] = {purpose: key.public_key for purpose, key in state.coop.node_keys.items()}
+        keys.setdefault(ML_DSA_COSIGNER, None)
         index = state.coop.node_keys_index
     else:
         keys, index = replaced_keys(proof.records, ledger), proof.records[-1].index
@@ -173,7 +186,7 @@ def _followed(state: FederationState, payload: FollowKeys) -> dict[bytes, Peerin
     return {one: new for one, new in changed.items() if new != state.federation.peers[one].peering}
 
 
-def with_keys(peering: Peering, ledger: bytes, keys: Mapping[str, bytes], index: int) -> Peering:
+def with_keys(peering: Peering, ledger: bytes, keys: Mapping[str, bytes | None], index: int) -> Peering:
     """Return the peering with new keys of a ledger.
 
     Args:
@@ -187,21 +200,23 @@ def with_keys(peering: Peering, ledger: bytes, keys: Mapping[str, bytes], index:
     return msgspec.structs.replace(peering, deciders=deciders, sides=sides)
 
 
-def _side_with(side: Side, ledger: bytes, keys: Mapping[str, bytes], index: int) -> Side:
+def _side_with(side: Side, ledger: bytes, keys: Mapping[str, bytes | None], index: int) -> Side:
     if side.ledger != ledger:
         return side
     named = {purpose: key for purpose, key in keys.items() if purpose in Side.__struct_fields__}
     return msgspec.structs.replace(side, keys_index=max(side.keys_index, index), **named)
 
 
-def _policy_with(policy: DecisionPolicy, ledger: bytes, keys: Mapping[str, bytes]) -> DecisionPolicy:
+def _policy_with(policy: DecisionPolicy, ledger: bytes, keys: Mapping[str, bytes | None]) -> DecisionPolicy:
     log = policy.log
     if policy.ledger == ledger and "log" in keys:
         log = msgspec.structs.replace(log, public_key=keys["log"])
     return msgspec.structs.replace(policy, log=log, witnesses=_witnesses_with(policy.witnesses, ledger, keys))
 
 
-def _witnesses_with(witnesses: tuple[Witness, ...], ledger: bytes, keys: Mapping[str, bytes]) -> tuple[Witness, ...]:
+def _witnesses_with(
+    witnesses: tuple[Witness, ...], ledger: bytes, keys: Mapping[str, bytes | None]
+) -> tuple[Witness, ...]:
     if "cosigner" not in keys:
         return witnesses
     return tuple(
