@@ -15,7 +15,7 @@ from ecot_protocol.ledger.entry_type import BOARD
 from ecot_protocol.wire.keys import Signer
 from ecot_protocol.wire.statement import sign_statement
 
-pytestmark = pytest.mark.xdist_group("partners")  # each test goes on where the one before ended
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("partners")]  # each test goes on where the one before ended
 
 
 @pytest.fixture(scope="module")

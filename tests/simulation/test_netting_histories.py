@@ -25,7 +25,7 @@ def test_every_history_with_rounds_ends_well(start: int) -> None:
 
 def test_rounds_clear_members_debts_in_spite_of_it_all() -> None:
     worlds = [live_through(number) for number in range(100, 108)]
-    assert sum(world.cleared for world in worlds) > 20
+    assert sum(world.cleared for world in worlds) > 4
 
 
 @pytest.mark.long
